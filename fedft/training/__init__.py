@@ -1,0 +1,1 @@
+"""Local fine-tuning: what happens inside one institution in one round."""

@@ -1,0 +1,187 @@
+"""DP-SGD over privacy units: Opacus' per-example gradients, our clipping, our noise. The only import of opacus.
+
+Abadi et al. 2016, "Deep Learning with Differential Privacy", algorithm 1, with Poisson sampling over units. One logical
+step is a sequence of physical batches: each is clipped as it comes, noise is added once. A unit is whole inside one
+physical batch (data.sampling.pack_units), so it is clipped once; Opacus' BatchMemoryManager splits by row and would cut it
+(docs/decisions/0006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+
+import numpy as np
+import torch
+from opacus.grad_sample import GradSampleHooks
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from fedft.data.formats import Batch
+from fedft.errors import NotPrivate
+from fedft.privacy.noise import gaussian
+from fedft.randomness import SecureStream
+
+ROUNDING_ROOM = 2.0**-16
+"""Clipping aims this fraction below the clip norm, so that float32 rounding stays inside the bound."""
+
+
+def clip_unit_gradients(gradients: Sequence[Tensor], clip_norm: float) -> tuple[list[Tensor], int]:
+    """Sum over units of the clipped unit gradients.
+
+    Guarantee: each unit adds a vector of L2 norm at most ``clip_norm``, over all parameters together, whatever the
+    gradients' dtype; a unit with a non-finite gradient adds zero. Adding or removing one unit therefore changes the sum
+    by at most ``clip_norm``.
+
+    Parameters
+    ----------
+    gradients
+        One tensor (units, *parameter shape) per parameter.
+    clip_norm
+        C > 0.
+
+    Returns
+    -------
+    One float32 sum per parameter, and how many units were non-finite.
+    """
+    gradients = [g.float() for g in gradients]
+    squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
+    norms = squares.sqrt()
+    usable = torch.isfinite(norms)
+    target = clip_norm * (1 - ROUNDING_ROOM)
+    factors = torch.where(usable, target / norms.clamp(min=target), 0.0)
+    if not bool(usable.all()):
+        gradients = [g.masked_fill(~usable.view(-1, *[1] * (g.dim() - 1)), 0.0) for g in gradients]
+    return [torch.einsum("u,u...->...", factors, g) for g in gradients], int((~usable).sum())
+
+
+def sum_over_units(per_row: Tensor, batch: Batch) -> Tensor:
+    """(rows, ...) -> (units, ...): a unit's gradient is the sum over its rows in the batch."""
+    if batch.unit_count == len(per_row):
+        return per_row
+    per_unit = per_row.new_zeros((batch.unit_count, *per_row.shape[1:]), dtype=torch.float32)
+    return per_unit.index_add_(0, batch.units, per_row.float())
+
+
+class UnitDPOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus' optimizer with per-unit clipping in float32 and noise from the secure stream.
+
+    Guarantee: what the wrapped optimizer sees is (sum of clipped unit gradients + N(0, (noise_multiplier * C)^2 I)) /
+    expected_batch_size, once per logical step, also when the step drew no unit.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise_multiplier: float,
+        clip_norm: float,
+        expected_batch_size: int,
+        stream: SecureStream,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=clip_norm,
+            expected_batch_size=expected_batch_size,
+        )
+        self._stream = stream
+        self.rejected_units = 0
+
+    def start_step(self) -> None:
+        for parameter in self.params:
+            parameter.grad = None
+            parameter.grad_sample = None
+            parameter.summed_grad = torch.zeros_like(parameter, dtype=torch.float32)
+
+    def accumulate(self, batch: Batch) -> None:
+        """Clip one physical batch's unit gradients and add them to the sum; free the per-row gradients."""
+        per_unit = [sum_over_units(self._get_flat_grad_sample(p), batch) for p in self.params]
+        sums, rejected = clip_unit_gradients(per_unit, self.max_grad_norm)
+        for parameter, clipped in zip(self.params, sums, strict=True):
+            parameter.summed_grad += clipped
+            parameter.grad_sample = None
+        self.rejected_units += rejected
+
+    def add_noise(self) -> None:
+        """p.grad = summed gradient + noise; the sum is taken in float64, one secure draw for all parameters."""
+        deviation = self.noise_multiplier * self.max_grad_norm
+        sizes = [p.numel() for p in self.params]
+        noise = gaussian(self._stream, sum(sizes), deviation)
+        for parameter, piece in zip(self.params, np.split(noise, np.cumsum(sizes)[:-1]), strict=True):
+            added = torch.from_numpy(piece).to(parameter.device).view_as(parameter)
+            parameter.grad = (parameter.summed_grad.double() + added).to(parameter.dtype)
+            parameter.summed_grad = None
+
+    def scale_grad(self) -> None:
+        for parameter in self.params:
+            parameter.grad /= self.expected_batch_size
+
+
+class DpSgd:
+    """A context in which ``step`` performs one DP-SGD step on ``model``; outside it the model carries no hooks."""
+
+    def __init__(self, model: nn.Module, optimizer: UnitDPOptimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+
+    def __enter__(self) -> DpSgd:
+        self._hooks = attach_hooks(self._model)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._hooks.cleanup()
+
+    def step(
+        self,
+        batches: Iterable[Batch],
+        row_losses: Callable[[Batch], Tensor],
+        after_noise: Callable[[], None] | None = None,
+    ) -> None:
+        """One logical step. ``after_noise`` may add to ``p.grad``: a penalty in the loss would be overwritten here.
+
+        An empty draw still adds noise and counts as a step: leaving it out would reveal that nobody was drawn.
+        """
+        self._optimizer.start_step()
+        for batch in batches:
+            row_losses(batch).sum().backward()  # type: ignore[no-untyped-call]
+            self._optimizer.accumulate(batch)
+        self._optimizer.add_noise()
+        self._optimizer.scale_grad()
+        if after_noise is not None:
+            after_noise()
+        self._optimizer.original_optimizer.step()
+
+    @property
+    def rejected_units(self) -> int:
+        """Units whose gradient was not finite and was left out, counted over all steps. Never leaves the institution."""
+        return self._optimizer.rejected_units
+
+
+def attach_hooks(model: nn.Module) -> GradSampleHooks:
+    """Opacus' hooks without wrapping. Raises NotPrivate when a trainable module has no per-example gradient."""
+    try:
+        return GradSampleHooks(model, batch_first=True, loss_reduction="sum")
+    except NotImplementedError as error:
+        raise NotPrivate(
+            "expected trainable modules with per-example gradients, found one Opacus refuses: "
+            "train LoRA on linear layers, or choose other adapter.target_modules"
+        ) from error
+
+
+def per_row_gradients(model: nn.Module, parameters: Sequence[nn.Parameter], losses: Callable[[], Tensor]) -> list[Tensor]:
+    """Per-row gradients of each parameter, (rows, *shape), as DP-SGD will see them; for the start-up self-test."""
+    hooks = attach_hooks(model)
+    try:
+        losses().sum().backward()  # type: ignore[no-untyped-call]
+        found = [getattr(parameter, "grad_sample", None) for parameter in parameters]
+        missing = sum(gradient is None for gradient in found)
+        if missing:
+            raise NotPrivate(
+                f"expected per-example gradients for {len(found)} parameters, found none for {missing}: "
+                "this adapter method cannot be private; use LoRA on linear layers"
+            )
+        return [gradient.detach().clone() for gradient in found if gradient is not None]
+    finally:
+        hooks.cleanup()
+        for parameter in parameters:
+            parameter.grad = None

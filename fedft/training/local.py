@@ -1,0 +1,213 @@
+"""The local loop: load the global adapter, take the round's steps on the institution's units, return the difference.
+
+Private and plain training share everything but the step: units are drawn by Poisson sampling, packed into physical
+batches, and the gradient sum is divided by the expected number of units.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fedft.data.formats import Batch, EncodedDataSet, collate
+from fedft.data.sampling import PoissonUnitSampler, pack_units
+from fedft.errors import NotPrivate
+from fedft.model.adapter import AdaptedModel
+from fedft.randomness import SecureStream
+from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer
+from fedft.training.losses import per_example_loss
+from fedft.types import AdapterVector, Role
+
+Uniform = Callable[[int], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """What changes privacy. Noise standard deviation is noise_multiplier * clip_norm on the sum over units."""
+
+    clip_norm: float
+    noise_multiplier: float
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """One round's local training. ``mechanism`` None trains without privacy.
+
+    learning_rates: one per logical step. batch_size: expected units per step, the divisor of the gradient sum, a public
+    constant. sampling_rate: probability with which each unit takes part in a step.
+    """
+
+    learning_rates: tuple[float, ...]
+    batch_size: int
+    sampling_rate: float
+    mechanism: Mechanism | None
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    physical_batch_size: int = 64
+    max_rows_per_unit: int | None = None
+    max_gradient_norm: float | None = None
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """``delta``: trained minus received values, float32, the layout's order of the trained roles."""
+
+    delta: AdapterVector
+    rejected_units: int
+    seconds: float
+
+
+class Penalty(Protocol):
+    """Something that adds its gradient to ``p.grad`` of the model's adapter parameters."""
+
+    def add_gradient(self, model: AdaptedModel) -> None: ...
+
+
+class _Step(Protocol):
+    rejected_units: int
+
+    def step(
+        self, batches: Iterator[Batch], row_losses: Callable[[Batch], Tensor], after_noise: Callable[[], None] | None
+    ) -> None: ...
+
+
+class PlainStep:
+    """The step without privacy: same sum, same divisor, optionally a clipped batch gradient."""
+
+    rejected_units = 0
+
+    def __init__(self, optimizer: torch.optim.Optimizer, batch_size: int, max_gradient_norm: float | None) -> None:
+        self._optimizer, self._batch_size, self._max_norm = optimizer, batch_size, max_gradient_norm
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def step(
+        self, batches: Iterator[Batch], row_losses: Callable[[Batch], Tensor], after_noise: Callable[[], None] | None
+    ) -> None:
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for batch in batches:
+            (row_losses(batch).sum() / self._batch_size).backward()  # type: ignore[no-untyped-call]
+        if self._max_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        if after_noise is not None:
+            after_noise()
+        self._optimizer.step()
+
+
+def train_locally(
+    model: AdaptedModel,
+    data: EncodedDataSet,
+    start: AdapterVector,
+    plan: LocalPlan,
+    *,
+    roles: Sequence[Role],
+    uniform: Uniform,
+    penalty: Penalty | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> LocalResult:
+    """Train ``roles`` of the adapter from ``start`` and return the difference.
+
+    Guarantee: with a mechanism, the result depends on the data through len(learning_rates) Poisson-subsampled Gaussian
+    releases of unit sums of sensitivity clip_norm, and nothing else; penalty and optimizer are post-processing.
+
+    Parameters
+    ----------
+    uniform
+        Source of the sampler's coin flips. With a mechanism this must be SecureStream().uniform: a known coin sequence
+        voids amplification by sampling.
+
+    Raises
+    ------
+    NotPrivate
+        When the first private step moves nothing: the hooks then hold parameters the model does not use.
+    """
+    begun = time.perf_counter()
+    model.write_vector(start)
+    parameters = model.set_trainable(roles)
+    model.train()
+    sampler = PoissonUnitSampler(len(data.units), plan.sampling_rate, uniform)
+
+    def row_losses(batch: Batch) -> Tensor:
+        on_device = batch.to(model.device)
+        with autocast(model.device, plan.precision):
+            return per_example_loss(model(on_device), on_device)
+
+    with ExitStack() as stack:
+        optimizer = make_optimizer(parameters, plan)
+        step = _make_step(model, optimizer, plan, stack)
+        add_penalty = None if penalty is None else (lambda: penalty.add_gradient(model))
+        for number, rate in enumerate(plan.learning_rates, start=1):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batches = physical_batches(data, sampler.draw(), plan, model.tokenizer.pad_token_id, uniform)
+            step.step(batches, row_losses, add_penalty)
+            if number == 1 and rate > 0 and plan.mechanism is not None:
+                _require_movement(model, start)
+            if on_step is not None:
+                on_step(number, len(plan.learning_rates))
+        rejected = step.rejected_units
+    trained = model.layout.part(model.read_vector(), roles)
+    delta = trained - model.layout.part(start, roles)
+    return LocalResult(delta, rejected, time.perf_counter() - begun)
+
+
+def _make_step(model: AdaptedModel, optimizer: torch.optim.Optimizer, plan: LocalPlan, stack: ExitStack) -> _Step:
+    if plan.mechanism is None:
+        return PlainStep(optimizer, plan.batch_size, plan.max_gradient_norm)
+    private = UnitDPOptimizer(
+        optimizer,
+        noise_multiplier=plan.mechanism.noise_multiplier,
+        clip_norm=plan.mechanism.clip_norm,
+        expected_batch_size=plan.batch_size,
+        stream=SecureStream(),
+    )
+    return stack.enter_context(DpSgd(model, private))
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], plan: LocalPlan) -> torch.optim.Optimizer:
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=0.0, weight_decay=plan.weight_decay)
+    return torch.optim.AdamW(parameters, lr=0.0, weight_decay=plan.weight_decay)
+
+
+def physical_batches(
+    data: EncodedDataSet, units: npt.NDArray[np.int64], plan: LocalPlan, pad_id: int, uniform: Uniform
+) -> Iterator[Batch]:
+    """The drawn units in batches of at most physical_batch_size rows; a unit is never in two of them."""
+    rows = [_rows_of_unit(data.units[unit], plan.max_rows_per_unit, uniform) for unit in units]
+    order = sorted(range(len(rows)), key=lambda i: max(len(data.examples[r].input_ids) for r in rows[i]))
+    for positions in pack_units([len(rows[i]) for i in order], plan.physical_batch_size):
+        chosen = [rows[order[position]] for position in positions]
+        examples = [data.examples[row] for unit_rows in chosen for row in unit_rows]
+        owners = [owner for owner, unit_rows in enumerate(chosen) for _ in unit_rows]
+        yield collate(examples, pad_id, owners)
+
+
+def _rows_of_unit(rows: npt.NDArray[np.int64], limit: int | None, uniform: Uniform) -> npt.NDArray[np.int64]:
+    """All of a drawn unit's rows, or ``limit`` of them at random: a choice inside one unit costs no privacy."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    return rows[np.argsort(uniform(len(rows)))[:limit]]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """bfloat16 on a GPU unless float32 is asked for; fp16 is not offered: its loss scaling changes what is clipped."""
+    wanted = device.type == "cuda" if precision == "auto" else precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+
+
+def _require_movement(model: AdaptedModel, start: AdapterVector) -> None:
+    if np.array_equal(model.read_vector(), start):
+        raise NotPrivate(
+            "expected the first noisy step to move the adapter, found it unchanged: the model was moved or replaced after "
+            "its hooks were set; load the model on its device before attaching the adapter"
+        )
