@@ -60,7 +60,7 @@ def _gpu() -> str:
     # Only what the benchmark itself has loaded: importing torch here would change its memory figures.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
-        return "no GPU used" if torch is None else "no GPU"
+        return "GPU not used" if Path("/dev/nvidiactl").exists() else "no GPU"
     return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
 
 

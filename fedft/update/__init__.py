@@ -1,0 +1,1 @@
+"""What may leave an institution, and what a coordinator lets in."""

@@ -1,0 +1,151 @@
+"""The only exit of an institution: a recorded update, or a refusal of one word.
+
+Guarantees:
+- release_update returns only bytes that the recorder has stored, so nothing leaves unrecorded and a retried round sends
+  its first bytes again.
+- A NaN or infinity does not leave: NonFiniteUpdate, and nothing is recorded.
+- An update leaves only under the intent of its own run and round.
+- A Refusal carries a fixed word and the names of institution, run and round; nothing of the error's text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar, get_args
+
+import numpy as np
+
+from fedft import errors
+from fedft.errors import LedgerCorrupt, LedgerError, NonFiniteUpdate, UpdateError
+from fedft.types import AdapterVector
+from fedft.update.envelope import open_header, require_identity, seal
+
+UPDATE_PURPOSE = "update"
+
+Reason = Literal[
+    "budget-exhausted", "stale-round", "not-private", "wrong-plan", "data", "storage", "ledger", "internal"
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+class IntentLike(Protocol):
+    """The ledger's entry that was synced before training."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def purpose(self) -> str: ...
+
+
+AnyIntent = TypeVar("AnyIntent", bound=IntentLike)
+_Intent = TypeVar("_Intent", bound=IntentLike, contravariant=True)
+
+
+class Recorder(Protocol[_Intent]):
+    """Stores a release durably, at most one per intent, and returns the bytes it holds: the first ones."""
+
+    def record_release(self, intent: _Intent, payload: bytes, /) -> bytes: ...
+
+
+def release_update(
+    delta: AdapterVector,
+    *,
+    run: str,
+    round: int,
+    institution: str,
+    plan_digest: str,
+    layout_digest: str,
+    intent: AnyIntent,
+    recorder: Recorder[AnyIntent],
+) -> bytes:
+    """Check, seal, record, and return the stored bytes: what may be sent.
+
+    Parameters
+    ----------
+    delta : float32, shape (d,), in the order of the trained part's layout
+    layout_digest : digest of the trained part's layout
+    intent : the ledger's intent for this run, round and purpose "update"
+
+    Raises
+    ------
+    NonFiniteUpdate
+        A value is NaN or infinite. Nothing is recorded.
+    LedgerError
+        The intent is another round's, or the stored bytes are.
+    """
+    if (intent.run, intent.round, intent.purpose) != (run, round, UPDATE_PURPOSE):
+        raise LedgerError(
+            f'expected an intent for round {round} of this run and purpose "{UPDATE_PURPOSE}", found one for round '
+            f'{intent.round} and "{intent.purpose}": record the intent before training'
+        )
+    if not np.isfinite(delta).all():
+        raise NonFiniteUpdate(
+            f"expected finite values in the update of round {round}, found NaN or infinity: nothing was released; "
+            "lower training.learning_rate"
+        )
+    payload = seal(
+        run=run,
+        round=round,
+        institution=institution,
+        plan_digest=plan_digest,
+        layout_digest=layout_digest,
+        delta=delta,
+    )
+    stored = recorder.record_release(intent, payload)
+    _require_same_round(stored, payload)
+    return stored
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An institution's no. Raises UpdateError for any reason outside REASONS and any name that could be free text."""
+
+    institution: str
+    run: str
+    round: int
+    reason: Reason
+
+    def __post_init__(self) -> None:
+        require_identity(run=self.run, round=self.round, institution=self.institution)
+        if self.reason not in REASONS:
+            raise UpdateError(
+                f"expected one of {', '.join(REASONS)} as a reason, found something else: send one of them"
+            )
+
+
+_WORDS: dict[type[BaseException], Reason] = {
+    errors.PrivacyBudgetExhausted: "budget-exhausted",
+    errors.UnreachableEpsilon: "budget-exhausted",
+    errors.PrivacyError: "not-private",
+    errors.StaleUpdate: "stale-round",
+    errors.ConfigError: "wrong-plan",
+    errors.ModelError: "wrong-plan",
+    errors.DataError: "data",
+    errors.LedgerError: "ledger",
+    errors.StorageError: "storage",
+    OSError: "storage",
+    BaseException: "internal",
+}
+
+
+def reason_for(error: BaseException) -> Reason:
+    """The word of the error's nearest class in the table; "internal" for all that is not listed."""
+    return next(_WORDS[cls] for cls in type(error).__mro__ if cls in _WORDS)
+
+
+def refusal_for(error: BaseException, *, institution: str, run: str, round: int) -> Refusal:
+    """What the coordinator may hear about ``error``: never its text, cause or traceback."""
+    return Refusal(institution=institution, run=run, round=round, reason=reason_for(error))
+
+
+def _require_same_round(stored: bytes, payload: bytes) -> None:
+    if stored == payload:
+        return
+    kept, made = open_header(stored), open_header(payload)
+    if (kept.run, kept.round, kept.institution) != (made.run, made.round, made.institution):
+        raise LedgerCorrupt(
+            f"expected the stored release of round {made.round}, found one of round {kept.round}: "
+            "the ledger was altered; restore it from a backup"
+        )
