@@ -49,8 +49,8 @@ class AdapterLayout:
 
     @cached_property
     def digest(self) -> Digest:
-        body = [LAYOUT_LABEL, self.base_digest, repr(self.scaling)]
-        body += [[spec.name, list(spec.shape), spec.role] for spec in self.tensors]  # type: ignore[list-item]
+        body: list[object] = [LAYOUT_LABEL, self.base_digest, repr(self.scaling)]
+        body += [[spec.name, list(spec.shape), spec.role] for spec in self.tensors]
         return Digest(hashlib.sha256(json.dumps(body, separators=(",", ":")).encode()).hexdigest())
 
     @cached_property
