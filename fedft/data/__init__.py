@@ -1,0 +1,1 @@
+"""Rows, privacy units, tokens: everything of the data that training sees, and nothing that leaves."""
