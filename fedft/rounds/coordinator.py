@@ -1,0 +1,331 @@
+"""The coordinator's side: ask, screen, add, step, evaluate, commit. It meets updates and public rows, never private data.
+
+Guarantee: the state after a round is a function of the configuration, the start adapter and the updates that were
+accepted; a run that is killed and resumed with the same updates ends with the same adapter bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedft.aggregation.base import Aggregation, RunningSum
+from fedft.aggregation.server_optimizer import ServerOptimizer
+from fedft.errors import FederationError, FedftError, QuorumNotReached, UpdateError
+from fedft.evaluation.quality import is_better
+from fedft.model.vector import AdapterLayout, vector_digest
+from fedft.rounds.plan import RoundPlan, RoundRequest, task_of_round
+from fedft.rounds.progress import Observer
+from fedft.rounds.run_folder import RunFolder
+from fedft.types import AdapterVector
+from fedft.update.release import Refusal
+from fedft.update.screening import l2_norm, screen
+
+log = logging.getLogger(__name__)
+
+MAX_ROUNDS_WITHOUT_QUORUM = 3
+"""In a row; after that the run stops instead of asking for ever."""
+
+
+@dataclass(frozen=True)
+class FederationTerms:
+    """What a run is, for its coordinator. ``weights``: public constants by institution.
+
+    local_steps: logical steps of a round. patience: evaluations of the last task without a better one; None: never stop.
+    """
+
+    run: str
+    rounds: int
+    cohort: tuple[str, ...]
+    local_steps: int
+    metric: str
+    min_institutions: int = 1
+    weights: Mapping[str, float] = field(default_factory=dict)
+    max_update_norm: float = 1e3
+    tasks: tuple[str, ...] = ()
+    rounds_per_task: tuple[int, ...] = ()
+    evaluate_every: int = 1
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """On public rows. current: the task being trained; tasks: every task begun so far; reference: what must be kept."""
+
+    current: Mapping[str, float]
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reference: Mapping[str, float] | None = None
+
+
+Evaluate = Callable[[AdapterVector, int], Evaluation]
+"""Adapter, shape (d,), and index of the task being trained -> figures on the coordinator's own rows."""
+
+
+@dataclass
+class _State:
+    """All that a later round depends on, and the record of the earlier ones."""
+
+    adapter: AdapterVector
+    best: AdapterVector
+    round: int = 0
+    best_round: int = 0
+    best_value: float | None = None
+    without_better: int = 0
+    without_quorum: int = 0
+    finished: str | None = None
+    start: dict[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Coordinator:
+    """Runs rounds one after the other: ``request``, ``open_round``, answers in any order, ``close``.
+
+    Raises StorageError or LayoutMismatch when the folder holds the state of another run.
+    """
+
+    def __init__(
+        self,
+        terms: FederationTerms,
+        *,
+        layout: AdapterLayout,
+        aggregation: Aggregation,
+        server_optimizer: ServerOptimizer,
+        start: AdapterVector,
+        evaluate: Evaluate,
+        folder: RunFolder,
+        about: Mapping[str, Any],
+        observer: Observer | None = None,
+    ) -> None:
+        layout.require(start)
+        self.terms, self.layout, self.aggregation, self.folder = terms, layout, aggregation, folder
+        self.observer = observer or Observer()
+        self._trained = layout.only(aggregation.trains)
+        self._optimizer, self._evaluate, self._about = server_optimizer, evaluate, dict(about)
+        resumed = self._resumed()
+        self.state = resumed or _State(adapter=start, best=start)
+        if resumed is None:
+            self.state.start = asdict(self._evaluation(0))
+
+    @property
+    def next_round(self) -> int:
+        return self.state.round + 1
+
+    @property
+    def finished(self) -> bool:
+        return self.state.finished is not None or self.state.round >= self.terms.rounds
+
+    def request(self) -> RoundRequest:
+        """What the whole cohort is asked in the next round."""
+        terms, number = self.terms, self.next_round
+        task, index = task_of_round(number, terms.tasks, terms.rounds_per_task)
+        plan = RoundPlan(
+            run=terms.run,
+            round=number,
+            rounds=terms.rounds,
+            task=task,
+            task_index=index,
+            cohort=terms.cohort,
+            layout_digest=self.layout.digest,
+            adapter_digest=vector_digest(self.state.adapter),
+            roles=self.aggregation.trains,
+            local_steps=terms.local_steps,
+            first_step=(number - 1) * terms.local_steps,
+            total_steps=terms.rounds * terms.local_steps,
+        )
+        return RoundRequest(plan, self.state.adapter)
+
+    def open_round(self, request: RoundRequest) -> OpenRound:
+        self.observer.round_started(request.plan.round, self.terms.rounds, request.plan.cohort)
+        return OpenRound(self, request.plan)
+
+    def close(self, opened: OpenRound, **measured: Any) -> dict[str, Any]:
+        """Step with what was accepted, evaluate, commit; the round's line of metrics.jsonl.
+
+        ``measured``: figures of whoever moved the messages, kept with the record.
+
+        Raises
+        ------
+        QuorumNotReached
+            After MAX_ROUNDS_WITHOUT_QUORUM rounds in a row in which too few answered with an update.
+        """
+        state, plan = self.state, opened.plan
+        quorum = len(opened.accepted) >= self.terms.min_institutions
+        norm = self._step(opened) if quorum else None
+        state.round, state.without_quorum = plan.round, 0 if quorum else state.without_quorum + 1
+        record: dict[str, Any] = {
+            "round": plan.round,
+            "task": plan.task,
+            "updates": sorted(opened.accepted),
+            "refused": dict(sorted(opened.refused.items())),
+            "missing": sorted(set(plan.cohort) - opened.accepted - opened.refused.keys()),
+            "quorum": quorum,
+            "update_norm": norm,
+            "bytes_up": opened.bytes_up,
+            **self._evaluated(plan),
+            **measured,
+        }
+        self._decide_end(opened)
+        record["seconds"] = time.perf_counter() - opened.begun
+        state.records.append(record)
+        self._commit()
+        self.observer.round_finished(record)
+        if state.without_quorum >= MAX_ROUNDS_WITHOUT_QUORUM and state.finished is None:
+            raise QuorumNotReached(
+                f"expected updates of at least {self.terms.min_institutions} institutions, found fewer in "
+                f"{state.without_quorum} rounds in a row ({_sat_out(record)}): see the institutions' logs, then resume"
+            )
+        return record
+
+    def _step(self, opened: OpenRound) -> float:
+        """Move the adapter by the mean update; its norm."""
+        roles, state, mean = self.aggregation.trains, self.state, opened.total.mean()
+        part = self._optimizer.step(self.layout.part(state.adapter, roles), mean)
+        finished = self.aggregation.finish(self.layout, self.layout.with_part(state.adapter, roles, part))
+        if not np.isfinite(finished.vector).all():
+            raise FederationError(
+                "expected a finite adapter after the server's step, found NaN or infinity: lower "
+                "aggregation.server_learning_rate or aggregation.max_update_norm, then resume"
+            )
+        self._optimizer.transport(self._trained, finished.transports)
+        state.adapter = finished.vector
+        return l2_norm(mean)
+
+    def _evaluated(self, plan: RoundPlan) -> dict[str, Any]:
+        terms, state = self.terms, self.state
+        last_of_task = task_of_round(plan.round + 1, terms.tasks, terms.rounds_per_task)[1] != plan.task_index
+        if plan.round % terms.evaluate_every and plan.round != terms.rounds and not last_of_task:
+            return {"evaluation": None, "tasks": None, "reference": None, "best": False}
+        found = self._evaluation(plan.task_index)
+        value = found.current[terms.metric]
+        first_of_task = plan.round == 1 + sum(terms.rounds_per_task[: plan.task_index])
+        better = first_of_task or state.best_value is None or is_better(terms.metric, value, state.best_value)
+        if better:
+            state.best, state.best_round, state.best_value, state.without_better = state.adapter, plan.round, value, 0
+        else:
+            state.without_better += 1
+        self.observer.evaluated(plan.round, found.current)
+        return {**_as_record(found), "best": better}
+
+    def _evaluation(self, task_index: int) -> Evaluation:
+        found = self._evaluate(self.state.adapter, task_index)
+        if self.state.round == 0:
+            self.observer.evaluated(0, found.current)
+        return found
+
+    def _decide_end(self, opened: OpenRound) -> None:
+        """Early, by patience in the last task, or because nobody has budget left."""
+        terms, state, plan = self.terms, self.state, opened.plan
+        last_task = plan.task_index >= len(terms.tasks) - 1
+        if terms.patience is not None and last_task and state.without_better >= terms.patience:
+            state.finished = "patience"
+        if opened.refused and set(opened.refused.values()) == {"budget-exhausted"} and not opened.accepted:
+            state.finished = "budgets-spent"
+
+    def _commit(self) -> None:
+        state = self.state
+        tensors: dict[str, npt.NDArray[Any]] = {"adapter": state.adapter, "best": state.best}
+        tensors |= {f"server/{name}": value for name, value in self._optimizer.state().items()}
+        kept = {k: v for k, v in vars(state).items() if k not in ("adapter", "best")}
+        manifest = {**self._about, **kept, "run": self.terms.run, "layout": self.layout.as_json()}
+        self.folder.commit(state.round, tensors=tensors, manifest=manifest)
+        self._write_best()
+
+    def _write_best(self) -> None:
+        state = self.state
+        about = {**self._about, "run": self.terms.run, "round": state.best_round, "layout": self.layout.as_json()}
+        self.folder.write_best(tensors={"adapter": state.best}, manifest=about)
+
+    def _resumed(self) -> _State | None:
+        kept = self.folder.latest()
+        if kept is None:
+            return None
+        tensors, manifest = kept
+        if manifest["run"] != self.terms.run:
+            raise FederationError(f"expected the state of run {self.terms.run}, found another's: choose its own folder")
+        self.layout.require(tensors["adapter"])
+        self._optimizer.load_state({k.removeprefix("server/"): v for k, v in tensors.items() if k.startswith("server/")})
+        fields = {k: manifest[k] for k in _State.__dataclass_fields__ if k not in ("adapter", "best")}
+        state = _State(adapter=tensors["adapter"], best=tensors["best"], **fields)
+        self.state = state
+        self._write_best()
+        return state
+
+
+class OpenRound:
+    """Collects one round's answers, one update in memory at a time.
+
+    Guarantee: an answer that is not accepted changes nothing but the list of who sat out, and never ends the round.
+    """
+
+    def __init__(self, coordinator: Coordinator, plan: RoundPlan) -> None:
+        self._coordinator, self.plan, self.begun = coordinator, plan, time.perf_counter()
+        self._layout = coordinator.layout.only(plan.roles)
+        self.total = RunningSum(self._layout.size)
+        self.accepted: set[str] = set()
+        self.refused: dict[str, str] = {}
+        self.bytes_up = 0
+
+    def receive(self, sender: str, update: bytes) -> None:
+        """Screen and add an update of ``sender``, as the transport names it."""
+        terms, plan = self._coordinator.terms, self.plan
+        self.bytes_up += len(update)
+        try:
+            envelope = screen(
+                update,
+                run=plan.run,
+                round=plan.round,
+                plan_digest=plan.digest,
+                layout=self._layout,
+                max_norm=terms.max_update_norm,
+                cohort=plan.cohort,
+                seen=self.accepted,
+                sender=sender,
+            )
+            self.total.add(envelope.delta, terms.weights.get(sender, 1.0))
+        except FedftError as error:
+            log.warning("round %d: the update of %s is not accepted: %s", plan.round, sender, error)
+            self._sit_out(sender, error.code)
+            return
+        self.accepted.add(sender)
+        self.refused.pop(sender, None)
+        self._coordinator.observer.answered(sender, "update")
+
+    def refuse(self, sender: str, refusal: Refusal) -> None:
+        """Note a refusal; one in another's name, or of another round, is not believed."""
+        if (refusal.institution, refusal.run, refusal.round) != (sender, self.plan.run, self.plan.round):
+            self._sit_out(sender, UpdateError.code)
+        else:
+            self._sit_out(sender, refusal.reason)
+
+    def malformed(self, sender: str) -> None:
+        """An answer that is neither an update nor a refusal."""
+        self._sit_out(sender, UpdateError.code)
+
+    def missing(self, sender: str) -> None:
+        """No answer came, or the transport failed."""
+        if sender not in self.accepted:
+            self._coordinator.observer.answered(sender, "missing")
+
+    def _sit_out(self, sender: str, reason: str) -> None:
+        if sender in self.plan.cohort and sender not in self.accepted:
+            self.refused[sender] = reason
+            self._coordinator.observer.answered(sender, reason)
+
+
+def _as_record(found: Evaluation) -> dict[str, Any]:
+    return {
+        "evaluation": dict(found.current),
+        "tasks": {task: dict(metrics) for task, metrics in found.tasks.items()} or None,
+        "reference": None if found.reference is None else dict(found.reference),
+    }
+
+
+def _sat_out(record: Mapping[str, Any]) -> str:
+    words: Sequence[str] = [f"{name}: {reason}" for name, reason in record["refused"].items()]
+    return ", ".join([*words, *(f"{name}: missing" for name in record["missing"])]) or "nobody was asked"

@@ -1,0 +1,246 @@
+"""The institution's side of a round: check, charge, train, release, in this order.
+
+Guarantees, for an institution with a Guarantee:
+- the spend is in the ledger and synced before the first gradient is taken, and the check before it covers every event
+  of the data set, over all runs;
+- a round that was answered is answered again with the stored bytes; one that was charged but not answered is trained
+  again under the same charge (docs/decisions/0008);
+- what comes out is an update in the ledger or a refusal of one word, whatever goes wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from fedft.data.formats import EncodedDataSet
+from fedft.data.quality import require_batch
+from fedft.errors import ConfigError, FedftError, LayoutMismatch, StaleUpdate
+from fedft.ledger.store import Intent, Ledger
+from fedft.model.adapter import AdaptedModel
+from fedft.privacy.accountant import epsilon_of, require_budget_for, require_delta
+from fedft.privacy.events import DpSgdRound, PrivacyEvent, UnprotectedRelease
+from fedft.randomness import SecureStream, reproducible_rng
+from fedft.rounds.plan import RoundPlan, RoundRequest, require_sent_adapter
+from fedft.training.local import LocalPlan, Mechanism, Penalty, Uniform, train_locally
+from fedft.training.schedule import learning_rates
+from fedft.training.self_test import require_private
+from fedft.types import InstitutionId
+from fedft.update.release import UPDATE_PURPOSE, Refusal, refusal_for, release_update
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """(epsilon, delta) differential privacy for each unit of the data set, adding or removing one unit.
+
+    epsilon is the cap on the data set, over all runs in the ledger; the noise belongs to this run.
+    """
+
+    epsilon: float
+    delta: float
+    clip_norm: float
+    noise_multiplier: float
+
+
+@dataclass(frozen=True)
+class TrainingTerms:
+    """How local steps are taken; the round's plan says how many. batch_size: expected units per step, public."""
+
+    batch_size: int
+    learning_rate: float
+    physical_batch_size: int = 64
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    scheduler: str = "constant"
+    warmup_steps: int = 0
+    scheduler_options: Mapping[str, float | int | str] = field(default_factory=dict)
+    max_gradient_norm: float | None = None
+    max_rows_per_unit: int | None = None
+    precision: str = "auto"
+
+
+class Consolidator(Protocol):
+    """Gives the penalty that protects what earlier tasks left, if any; see rounds/continual.py."""
+
+    def penalty(self, institution: Institution, request: RoundRequest) -> Penalty | None: ...
+
+
+class Institution:
+    """One institution with its data, model, ledger and terms. ``guarantee`` None: unprotected, written out as such.
+
+    Parameters
+    ----------
+    data
+        Encoded rows by the name of the task they are for.
+    dataset
+        The name its owner gives the data; the privacy budget belongs to it, whatever the version.
+    seed
+        Public. Drives sampling and dropout when there is no guarantee, and nothing when there is one.
+    """
+
+    def __init__(
+        self,
+        name: InstitutionId,
+        *,
+        model: AdaptedModel,
+        data: Mapping[str, EncodedDataSet],
+        dataset: str,
+        ledger: Ledger,
+        terms: TrainingTerms,
+        guarantee: Guarantee | None,
+        seed: int,
+        consolidator: Consolidator | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.name, self.model, self.data, self.dataset, self.ledger = name, model, data, dataset, ledger
+        self.terms, self.guarantee, self.seed = terms, guarantee, seed
+        self.training_seconds = 0.0
+        self._consolidator, self._on_step = consolidator, on_step
+        self._tested: set[tuple[str, ...]] = set()
+
+    def answer(self, request: RoundRequest) -> bytes | Refusal:
+        """The round's update as stored bytes, or a refusal. Raises nothing but KeyboardInterrupt and SystemExit."""
+        plan = request.plan
+        try:
+            return self._answer(request)
+        except Exception as error:
+            # Another library's text may quote a record: of such an error only the type is kept, here as well.
+            words = str(error) if isinstance(error, FedftError) else type(error).__name__
+            log.warning("%s refuses round %d: %s", self.name, plan.round, words)
+            refusal = refusal_for(error, institution=self.name, run=plan.run, round=plan.round)
+            self._note_refusal(refusal)
+            return refusal
+
+    def spent(self) -> float | None:
+        """Epsilon of everything in the ledger for this data set, at the guarantee's delta; None without a guarantee."""
+        return None if self.guarantee is None else epsilon_of(self.ledger.events(self.dataset), self.guarantee.delta)
+
+    def charge(self, plan: RoundPlan, purpose: str, event: PrivacyEvent, data: EncodedDataSet) -> Intent:
+        """Write the intent, after checking that the data set's budget allows it; an intent that stands is returned.
+
+        Raises PrivacyBudgetExhausted, and LedgerError when the round was charged for another plan.
+        """
+        if self.ledger.find_intent(plan.run, plan.round, purpose) is None and self.guarantee is not None:
+            past, cap = self.ledger.events(self.dataset), self.guarantee
+            require_budget_for(past, event, epsilon=cap.epsilon, delta=cap.delta, dataset=self.dataset)
+        evidence = {"fingerprint": data.fingerprint, "units": data.unit_count}
+        if self.guarantee is not None:
+            evidence |= {"clip_norm": self.guarantee.clip_norm, "delta": self.guarantee.delta}
+        return self.ledger.record_intent(
+            run=plan.run,
+            round=plan.round,
+            purpose=purpose,
+            dataset=self.dataset,
+            plan_digest=plan.digest,
+            event=event,
+            evidence=evidence,
+        )
+
+    def _answer(self, request: RoundRequest) -> bytes:
+        plan = request.plan
+        require_sent_adapter(request)
+        if plan.layout_digest != self.model.layout.digest:
+            raise LayoutMismatch(
+                f"expected a plan for layout {self.model.layout.digest[:12]}, found {plan.layout_digest[:12]}: use the "
+                "coordinator's base model and [adapter] section"
+            )
+        if self.name not in plan.cohort:
+            raise ConfigError(f"expected a plan whose cohort names {self.name}, found one without: not this round's turn")
+        stored = self.ledger.stored_release(plan.run, plan.round, UPDATE_PURPOSE)
+        if stored is None and plan.round < self.ledger.last_round(plan.run):
+            raise StaleUpdate(f"expected a round after {self.ledger.last_round(plan.run)}, found {plan.round}")
+        intent = self._intent(plan)
+        if stored is not None:
+            return stored
+        penalty = None if self._consolidator is None else self._consolidator.penalty(self, request)
+        return self._train_and_release(request, intent, penalty)
+
+    def _intent(self, plan: RoundPlan) -> Intent:
+        data = self._task_data(plan)
+        require_batch(data.unit_count, self.terms.batch_size)
+        if self.guarantee is None:
+            return self.charge(plan, UPDATE_PURPOSE, UnprotectedRelease(), data)
+        require_delta(self.guarantee.delta, data.unit_count)
+        if plan.roles not in self._tested:
+            require_private(self.model, plan.roles)
+            self._tested.add(plan.roles)
+        rate = self.terms.batch_size / data.unit_count
+        event = DpSgdRound(self.guarantee.noise_multiplier, rate, plan.local_steps)
+        return self.charge(plan, UPDATE_PURPOSE, event, data)
+
+    def _train_and_release(self, request: RoundRequest, intent: Intent, penalty: Penalty | None) -> bytes:
+        plan, data = request.plan, self._task_data(request.plan)
+        result = train_locally(
+            self.model,
+            data,
+            request.adapter,
+            self._local_plan(plan, data),
+            roles=plan.roles,
+            uniform=self._coin_flips(plan),
+            penalty=penalty,
+            on_step=self._on_step,
+        )
+        self.training_seconds += result.seconds
+        if result.rejected_units:
+            log.info("%s left out %d non-finite unit gradients in round %d", self.name, result.rejected_units, plan.round)
+        return release_update(
+            result.delta,
+            run=plan.run,
+            round=plan.round,
+            institution=self.name,
+            plan_digest=plan.digest,
+            layout_digest=self.model.layout.only(plan.roles).digest,
+            intent=intent,
+            recorder=self.ledger,
+        )
+
+    def _local_plan(self, plan: RoundPlan, data: EncodedDataSet) -> LocalPlan:
+        terms, guarantee = self.terms, self.guarantee
+        rates = learning_rates(
+            terms.scheduler,
+            terms.learning_rate,
+            start=plan.first_step,
+            steps=plan.local_steps,
+            total=plan.total_steps,
+            warmup=terms.warmup_steps,
+            options=terms.scheduler_options,
+        )
+        return LocalPlan(
+            learning_rates=rates,
+            batch_size=terms.batch_size,
+            sampling_rate=terms.batch_size / data.unit_count,
+            mechanism=None if guarantee is None else Mechanism(guarantee.clip_norm, guarantee.noise_multiplier),
+            optimizer=terms.optimizer,
+            weight_decay=terms.weight_decay,
+            physical_batch_size=terms.physical_batch_size,
+            max_rows_per_unit=terms.max_rows_per_unit,
+            max_gradient_norm=terms.max_gradient_norm,
+            precision=terms.precision,
+        )
+
+    def _coin_flips(self, plan: RoundPlan) -> Uniform:
+        """Secret with a guarantee; without one from the seed, so that a resumed run ends with the same bits."""
+        if self.guarantee is not None:
+            return SecureStream().uniform
+        rng = reproducible_rng(self.seed, "local-training", self.name, plan.round)
+        torch.manual_seed(int(rng.integers(1 << 62)))
+        return rng.random
+
+    def _task_data(self, plan: RoundPlan) -> EncodedDataSet:
+        if plan.task not in self.data:
+            raise ConfigError(f'expected a task of {", ".join(self.data)}, found "{plan.task}": no rows for it here')
+        return self.data[plan.task]
+
+    def _note_refusal(self, refusal: Refusal) -> None:
+        try:
+            self.ledger.record_refusal(
+                run=refusal.run, round=refusal.round, dataset=self.dataset, reason=refusal.reason
+            )
+        except FedftError as error:
+            log.warning("%s could not note its refusal of round %d: %s", self.name, refusal.round, error)

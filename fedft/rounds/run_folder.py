@@ -1,0 +1,127 @@
+"""What a coordinator leaves on disk, in an order that survives a crash at any instant.
+
+::
+
+    RUN/config.json               the resolved configuration
+    RUN/metrics.jsonl             one line per finished round
+    RUN/checkpoints/round-0007/   the state after round 7; the last two are kept
+    RUN/checkpoints/best/         the adapter that did best on the coordinator's own rows
+    RUN/summary.json              when the run has ended
+
+Guarantee: a round counts as finished exactly when its checkpoint is in place, which happens in one rename; the lines of
+metrics.jsonl follow from the checkpoint and are put right on resumption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from fedft.errors import ConfigError, StorageError
+from fedft.model.checkpoint import read_checkpoint, write_checkpoint
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+KEPT_ROUNDS = 2
+
+
+class RunFolder:
+    """Raises StorageError when the disk does not do as it is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best"
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """A new run. Raises ConfigError when the folder already holds one: resuming has to be asked for."""
+        if (self.path / "config.json").exists():
+            raise ConfigError(
+                f"expected a new folder for the run, found one in {self.path}: choose another, or resume with --resume"
+            )
+        _guarded(lambda: self.path.mkdir(parents=True, exist_ok=True), self.path)
+        self._write_text("config.json", json.dumps(config, indent=2) + "\n")
+
+    def config(self) -> dict[str, Any]:
+        """Raises ConfigError when this is no run folder."""
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise ConfigError(f"expected a run's folder, with config.json, found none at {self.path}: check the path")
+        try:
+            body = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise StorageError(f"expected JSON in {file}, found it damaged: restore it, or start a new run") from error
+        return dict(body)
+
+    def commit(self, round: int, *, tensors: Tensors, manifest: Mapping[str, Any]) -> None:
+        """Finish a round: its checkpoint, then its line of metrics, then make room."""
+        write_checkpoint(self._round_path(round), tensors=tensors, manifest=manifest)
+        records: Sequence[Mapping[str, Any]] = manifest["records"]
+        if records:
+            _guarded(lambda: self._append(records[-1]), self.path)
+        for old in self._rounds()[:-KEPT_ROUNDS]:
+            shutil.rmtree(self._round_path(old), ignore_errors=True)
+
+    def write_best(self, *, tensors: Tensors, manifest: Mapping[str, Any]) -> None:
+        """Follows from the state of a finished round, like metrics.jsonl."""
+        write_checkpoint(self.best, tensors=tensors, manifest=manifest)
+
+    def latest(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+        """State after the last finished round, metrics.jsonl put right; None before the first. Raises StorageError."""
+        rounds = self._rounds()
+        if not rounds:
+            return None
+        tensors, manifest = read_checkpoint(self._round_path(rounds[-1]))
+        lines = "".join(json.dumps(record) + "\n" for record in manifest["records"])
+        self._write_text("metrics.jsonl", lines)
+        return tensors, manifest
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        self._write_text("summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(path.name.removeprefix("round-")) for path in self.checkpoints.glob("round-[0-9]*[0-9]"))
+
+    def _round_path(self, round: int) -> Path:
+        return self.checkpoints / f"round-{round:04d}"
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _write_text(self, name: str, text: str) -> None:
+        """Whole or not at all."""
+        target, temporary = self.path / name, self.path / f".{name}.tmp"
+
+        def write() -> None:
+            with temporary.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+
+        _guarded(write, target)
+
+
+def _guarded(action: Callable[[], None], where: Path) -> None:
+    try:
+        action()
+    except OSError as error:
+        raise StorageError(
+            f"expected to write {where}, found {error.strerror or type(error).__name__}: make room or choose another "
+            "folder; what was finished before is intact"
+        ) from error
+
