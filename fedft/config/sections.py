@@ -1,21 +1,10 @@
-"""A federation as one TOML file: frozen sections, every value checked once, here, and nowhere below.
-
-The only reader of TOML. Paths in a file are relative to that file. Unknown keys are refused with the nearest known one.
-"""
+"""The sections of a federation file, frozen, each value with its range."""
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from fedft.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,6 +23,8 @@ SCHEDULERS = (
 
 
 class Section(BaseModel):
+    """One table of the file. Frozen; no key beyond those named."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, protected_namespaces=())
 
 
@@ -208,6 +199,8 @@ class Faults(Section):
 
 
 class Institution(Section):
+    """One simulated institution."""
+
     name: Name
     data: str | None = Field(default=None, description="its own rows; None: its share of data.partition")
     dataset: Name | None = Field(default=None, description="the name its budget belongs to; None: its own name")
@@ -240,11 +233,15 @@ class Outcome(Section):
 
 
 class Simulation(Section):
+    """How the federation is played on one machine."""
+
     ledger_dir: str | None = Field(default=None, description="keep budgets across runs here; None: in the run folder")
     threads: Count | None = Field(default=None, description="torch threads; None: all cores")
 
 
 class FederationConfig(Section):
+    """The whole file."""
+
     federation: Federation
     model: Model
     adapter: Adapter = Adapter()
