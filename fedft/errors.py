@@ -59,6 +59,9 @@ class BadRecord(DataError):
             'correct the row, or set data.on_bad_record = "skip" to count and leave out such rows'
         )
 
+    def __reduce__(self) -> tuple[type[BadRecord], tuple[str, int, str, str]]:
+        return BadRecord, (self.file, self.row, self.field, self.problem)  # it crosses process borders under Ray
+
 
 class ModelError(FedftError):
     code = "model"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,9 +152,16 @@ def _example(row: int, raw: RawRow | Malformed, columns: _Columns) -> Example | 
 
 
 def _text(value: object, *, exact: bool) -> str | Malformed:
-    """A string as it is; unless ``exact``, a number or truth value as its string. Never quotes the value."""
+    """A string as it is; unless ``exact``, a number or truth value as its string. Never quotes the value.
+
+    7 and 7.0 are one number, so they name one unit; NaN is how tables spell a missing one.
+    """
     if value is None:
         return Malformed("", "expected a value, found none")
+    if not exact and isinstance(value, float) and not math.isfinite(value):
+        return Malformed("", "expected a value, found a number that is not finite")
+    if not exact and isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if not exact and isinstance(value, bool | int | float):
         return str(value)
     if not isinstance(value, str):

@@ -119,8 +119,9 @@ def encode_instruction(
     builder, limit = _Builder(data, on_bad_record), _token_limit(tokenizer, max_length)
     for examples in _chunks(data):
         texts = [_prompt_and_answer(tokenizer, example.fields) for _, example in examples]
-        prompts = tokenizer([prompt for prompt, _ in texts], add_special_tokens=False)["input_ids"]
-        answers = tokenizer([answer for _, answer in texts], add_special_tokens=False)["input_ids"]
+        # Not verbose: a warning about a long row would put its length into the log.
+        prompts = tokenizer([prompt for prompt, _ in texts], add_special_tokens=False, verbose=False)["input_ids"]
+        answers = tokenizer([answer for _, answer in texts], add_special_tokens=False, verbose=False)["input_ids"]
         start = _start_tokens(tokenizer)
         for (position, _), prompt, answer in zip(examples, prompts, answers, strict=True):
             prompt, answer = [*start, *prompt], _with_end(tokenizer, answer)

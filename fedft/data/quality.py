@@ -10,10 +10,13 @@ from fedft.data.examples import DataSet
 from fedft.errors import DataError
 
 
-def quality_report(data: DataSet, *, text_fields: Sequence[str], label_field: str | None) -> dict[str, Any]:
+def quality_report(
+    data: DataSet, *, text_fields: Sequence[str], label_field: str | None, labels: Sequence[str] = ()
+) -> dict[str, Any]:
     """Rows, units, duplicates, empties, label balance and lengths, ready for JSON.
 
-    Guarantee: of a row's content only the label, one of the task's public words, appears.
+    Guarantee: of a row's content only the label appears, and only where it is one of ``labels``, the task's public
+    words; rows with another are counted together.
     """
     texts = [tuple(example.fields.get(field, "") for field in text_fields) for example in data.examples]
     per_unit = Counter(example.unit for example in data.examples)
@@ -28,8 +31,9 @@ def quality_report(data: DataSet, *, text_fields: Sequence[str], label_field: st
         "fingerprint": data.fingerprint,
     }
     if label_field is not None:
-        labels = Counter(example.fields[label_field] for example in data.examples)
-        report["labels"] = dict(sorted(labels.items()))
+        counts = Counter(example.fields[label_field] for example in data.examples)
+        report["labels"] = {label: counts[label] for label in sorted(labels)}
+        report["other_labels"] = sum(count for label, count in counts.items() if label not in labels)
     return report
 
 

@@ -84,6 +84,8 @@ def _csv_rows(path: Path, columns: Sequence[str], required: Sequence[str]) -> It
         if not isinstance(header, list):
             raise DataError(f"expected a header line in {path}, found none that can be read: write one")
         _require_columns(path, header, required)
+        if any(header.count(name) > 1 for name in columns):
+            raise DataError(f"{path}: expected each configured column once, found one twice: rename one of them")
         while (record := _next_record(records)) is not None:
             if isinstance(record, Malformed):
                 yield record

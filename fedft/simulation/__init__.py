@@ -1,0 +1,1 @@
+"""Many institutions played on one machine."""
