@@ -58,7 +58,7 @@ def gradients(model: AdaptedModel, penalty: EwcPenalty) -> dict[str, torch.Tenso
 
 def test_the_gradient_is_that_of_the_penalty(model: AdaptedModel) -> None:
     penalty = EwcPenalty(model.layout, random_consolidation(model, 3), 7.0, model.device)
-    found, step, kept = gradients(model, penalty), 1e-2, model.read_vector()
+    found, step, kept = gradients(model, penalty), 1e-3, model.read_vector()
     direction = np.random.default_rng(4).normal(size=kept.size).astype(np.float32)
     model.write_vector(kept + step * direction)
     above = penalty.value(model)
