@@ -133,6 +133,12 @@ def encode_instruction(
     return builder.finish()
 
 
+def encode_prompt(tokenizer: Any, instruction: str, given: str = "") -> list[int]:
+    """The tokens that stand before an answer in encode_instruction; ``given`` is the field input."""
+    prompt = _prompt(tokenizer, {"instruction": instruction, "input": given})
+    return [*_start_tokens(tokenizer), *tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
 def collate(examples: Sequence[EncodedExample], pad_id: int, units: Sequence[int] | None = None) -> Batch:
     """Rows padded to the longest with ``pad_id``.
 
@@ -199,17 +205,28 @@ def _token_limit(tokenizer: Any, max_length: int) -> int:
     return min(max_length, int(getattr(tokenizer, "model_max_length", None) or max_length))
 
 
-def _prompt_and_answer(tokenizer: Any, fields: Mapping[str, str]) -> tuple[str, str]:
+def _prompt(tokenizer: Any, fields: Mapping[str, str]) -> str:
+    if getattr(tokenizer, "chat_template", None):
+        return _render(tokenizer, [_question(fields)], add_generation_prompt=True)
     given = fields.get("input", "")
+    template = PLAIN_PROMPT_WITH_INPUT if given.strip() else PLAIN_PROMPT
+    return template.format(instruction=fields["instruction"], input=given)
+
+
+def _prompt_and_answer(tokenizer: Any, fields: Mapping[str, str]) -> tuple[str, str]:
+    prompt, answer = _prompt(tokenizer, fields), fields["output"]
     if not getattr(tokenizer, "chat_template", None):
-        template = PLAIN_PROMPT_WITH_INPUT if given.strip() else PLAIN_PROMPT
-        return template.format(instruction=fields["instruction"], input=given), fields["output"]
-    question = f"{fields['instruction']}\n\n{given}" if given.strip() else fields["instruction"]
-    user = {"role": "user", "content": question}
-    prompt = _render(tokenizer, [user], add_generation_prompt=True)
-    whole = _render(tokenizer, [user, {"role": "assistant", "content": fields["output"]}], add_generation_prompt=False)
+        return prompt, answer
+    turns = [_question(fields), {"role": "assistant", "content": answer}]
+    whole = _render(tokenizer, turns, add_generation_prompt=False)
     # The template's own end of turn belongs to the answer; a template that rewrites the prompt keeps the plain answer.
-    return prompt, whole[len(prompt) :].rstrip("\n") if whole.startswith(prompt) else fields["output"]
+    return prompt, whole[len(prompt) :].rstrip("\n") if whole.startswith(prompt) else answer
+
+
+def _question(fields: Mapping[str, str]) -> dict[str, str]:
+    given = fields.get("input", "")
+    content = f"{fields['instruction']}\n\n{given}" if given.strip() else fields["instruction"]
+    return {"role": "user", "content": content}
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
