@@ -1,0 +1,1 @@
+"""Base models, their adapters as one flat vector, and files that hold them."""
