@@ -232,7 +232,7 @@ def _question(fields: Mapping[str, str]) -> dict[str, str]:
 def _render(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
-    except Exception as error:  # a template's error may quote the messages: only its type's name is kept
+    except Exception as error:  # noqa: BLE001 - a template's error may quote the messages: its type alone is kept
         problem = type(error).__name__
     raise DataError(
         f"expected the tokenizer's chat template to take a user and an assistant turn, found it failing ({problem}): "

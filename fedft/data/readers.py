@@ -175,6 +175,6 @@ def _guarded(source: str | Path, action: Callable[[], _T]) -> _T:
     problem = ""
     try:
         return action()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a parser raises may quote the data
         problem = type(error).__name__
     raise DataError(f"cannot read {source} ({problem}): check that it is whole, readable and of the kind its name says")

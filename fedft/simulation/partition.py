@@ -91,7 +91,7 @@ def _natural(data: DataSet, column: str, count: int | None) -> dict[str, DataSet
         if values.setdefault(name.lower(), value) != value:
             raise DataError(
                 f'{data.name}, row {example.row}, field "{column}": expected names that differ in letters of any case, '
-                "digits or _ within 64 characters, found two that become the same: rename one of the institutions in the data"
+                "digits or _ within 64 characters, found two that become the same: rename one of them in the data"
             )
         rows.setdefault(name, []).append(position)
     if count is not None and count != len(rows):
@@ -190,7 +190,7 @@ def _until_none_is_empty(data: DataSet, draw: Callable[[], _Hands]) -> _Hands:
 def _require_none_empty(data: DataSet, hands: _Hands) -> _Hands:
     if not all(hands):
         raise DataError(
-            f"{data.name}: expected rows for each of {len(hands)} institutions, found a deal that leaves one empty: lower "
-            "data.partition.institutions, take more rows, or raise data.partition.alpha where the method has one"
+            f"{data.name}: expected rows for each of {len(hands)} institutions, found a deal that leaves one empty: "
+            "lower data.partition.institutions, take more rows, or raise data.partition.alpha where the method has one"
         )
     return hands
