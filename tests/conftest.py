@@ -1,0 +1,13 @@
+"""Every test: no hub, one thread a worker, and no deadline that a busy machine could miss."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings
+
+settings.register_profile("fedft", deadline=None)
+settings.load_profile("fedft")
