@@ -112,6 +112,11 @@ class AdaptedModel(nn.Module):
     def base_digest(self) -> Digest:
         return self.base.digest
 
+    @property
+    def base_parameters(self) -> int:
+        """How many parameters the frozen base has."""
+        return self.base.parameters
+
     def lora_modules(self) -> dict[str, nn.Module]:
         """The adapted layers by their path in the base, in the model's order."""
         return dict(self._lora)

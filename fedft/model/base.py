@@ -37,7 +37,7 @@ class BaseModel:
 
     model: the backbone (classification) or the causal language model (instruction), every parameter frozen, every
     dropout 0. digest: see ``digest_of``. source: what was asked for; folder: where it was found. config: as its
-    files say, dropout included.
+    files say, dropout included. parameters: how many, before any adapter.
     """
 
     model: nn.Module
@@ -49,6 +49,7 @@ class BaseModel:
     folder: Path
     revision: str | None
     config: Any
+    parameters: int
 
     @property
     def hidden_size(self) -> int:
@@ -110,7 +111,8 @@ def load_base_model(
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return BaseModel(model, tokenizer, task, digest, chosen, base, folder, revision, config)
+    count: Any = model.num_parameters()  # type: ignore[operator]
+    return BaseModel(model, tokenizer, task, digest, chosen, base, folder, revision, config, int(count))
 
 
 def _config(folder: Path) -> Any:
