@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedft.errors import LedgerCorrupt
+from fedft.errors import LedgerCorrupt, PrivacyError
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,15 @@ class DpSgdRound:
     sampling_rate: float
     steps: int
 
+    def __post_init__(self) -> None:
+        _require_noise(self.noise_multiplier)
+        if not (_is_number(self.sampling_rate) and 0 < self.sampling_rate <= 1):
+            raise PrivacyError(
+                f"expected a sampling rate in (0, 1], found {self.sampling_rate!r}: lower the batch size"
+            )
+        if type(self.steps) is not int or self.steps < 1:
+            raise PrivacyError(f"expected a whole number of steps, 1 or more, found {self.steps!r}: correct the plan")
+
 
 @dataclass(frozen=True)
 class GaussianRelease:
@@ -27,12 +38,21 @@ class GaussianRelease:
 
     noise_multiplier: float
 
+    def __post_init__(self) -> None:
+        _require_noise(self.noise_multiplier)
 
-PrivacyEvent = DpSgdRound | GaussianRelease
 
-_KINDS: dict[str, type[DpSgdRound] | type[GaussianRelease]] = {
+@dataclass(frozen=True)
+class UnprotectedRelease:
+    """Something left without a guarantee, named so by the institution's policy: epsilon is infinite from here on."""
+
+
+PrivacyEvent = DpSgdRound | GaussianRelease | UnprotectedRelease
+
+_KINDS: dict[str, type[DpSgdRound | GaussianRelease | UnprotectedRelease]] = {
     "dp-sgd-round": DpSgdRound,
     "gaussian-release": GaussianRelease,
+    "unprotected-release": UnprotectedRelease,
 }
 
 
@@ -41,13 +61,25 @@ def event_as_json(event: PrivacyEvent) -> dict[str, Any]:
     return {"kind": kind, **asdict(event)}
 
 
-def event_from_json(body: dict[str, Any]) -> PrivacyEvent:
-    """Inverse of event_as_json. Raises LedgerCorrupt on anything else."""
+def event_from_json(body: Mapping[str, Any]) -> PrivacyEvent:
+    """Inverse of event_as_json. Raises LedgerCorrupt on anything else, values out of range included."""
     fields = dict(body)
     try:
         return _KINDS[fields.pop("kind")](**fields)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, PrivacyError) as error:
         raise LedgerCorrupt(
-            f"expected a privacy event of kind {' or '.join(_KINDS)}, found fields {sorted(body)}: "
+            f"expected a privacy event of kind {' or '.join(_KINDS)}, found fields {sorted(map(str, body))}: "
             "the ledger was written by another version or altered; restore it from a backup"
         ) from error
+
+
+def _require_noise(noise_multiplier: float) -> None:
+    if not (_is_number(noise_multiplier) and 0 < noise_multiplier < math.inf):
+        raise PrivacyError(
+            f"expected a finite noise multiplier above 0, found {noise_multiplier!r}: a release without noise is an "
+            "UnprotectedRelease"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -23,9 +23,9 @@ def gaussian(stream: SecureStream, n: int, deviation: float) -> npt.NDArray[np.f
 
     Guarantee, and where it ends: independent values, mean 0, the stated deviation, in floating point; not an exact
     discrete Gaussian, and the accountant's delta contains no term for that. u is one of 2^64 steps, so |value| <=
-    13.4·deviation and a tail of mass 2^-63 per value is cut; θ is one of 2^64 steps; both are rounded to float64. The attack
-    on the gaps between floating-point numbers (Mironov 2012; Jin et al. 2022) faces about 2^159 combinations of four
-    words; a caller who rounds sum and noise together to float32 hides what gaps remain.
+    13.4·deviation and a tail of mass 2^-63 per value is cut; θ is one of 2^64 steps; both are rounded to float64. The
+    attack on the gaps between floating-point numbers (Mironov 2012; Jin et al. 2022) faces about 2^159 combinations of
+    four words; a caller who rounds sum and noise together to float32 hides what gaps remain.
 
     Raises
     ------
