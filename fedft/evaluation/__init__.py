@@ -1,0 +1,1 @@
+"""How good a model is, on rows that are public or one's own, and what it answers."""
