@@ -28,8 +28,8 @@ LARGEST_GRID = 2**20
 TICKS_PER_UNIT = 1000
 """Calibrated noise multipliers are multiples of 1/1000."""
 
-LARGEST_TICKS = 10_000 * TICKS_PER_UNIT
-"""Noise beyond which nothing is learnt: calibration gives up."""
+LARGEST_NOISE = 10_000
+"""Noise beyond which nothing is learnt: calibration gives up, and more counts as this much."""
 
 _Mechanism = tuple[float, float, int]
 """Noise multiplier, sampling rate, steps; sampling rate 1 is the Gaussian mechanism."""
@@ -39,7 +39,8 @@ def epsilon_of(events: Sequence[PrivacyEvent], delta: float) -> float:
     """The epsilon that all ``events`` on one data set amount to at ``delta``.
 
     Guarantee: an upper bound, which no further event lowers; up to 1,000 steps at most 0.004 above what a ten times
-    finer discretisation finds. No events: 0. Any UnprotectedRelease, or noise below 1/1000: infinite.
+    finer discretisation finds. No events: 0. Any UnprotectedRelease, noise below 1/1000, or losses of
+    about 100,000: infinite.
     """
     return epsilon_curve(events, (delta,))[0]
 
@@ -70,11 +71,13 @@ def calibrate(
         events = [DpSgdRound(ticks / TICKS_PER_UNIT, sampling_rate, steps), *other]
         return _log_ratio(_epsilon_at(events, delta, coarser), epsilon)
 
-    near = _smallest_within(lambda ticks: excess(ticks, 8.0), TICKS_PER_UNIT, reach=0.5) or LARGEST_TICKS
+    near = (
+        _smallest_within(lambda ticks: excess(ticks, 8.0), TICKS_PER_UNIT, reach=0.5) or LARGEST_NOISE * TICKS_PER_UNIT
+    )
     ticks = _smallest_within(lambda ticks: excess(ticks, 1.0), near, reach=0.0)
     if ticks is None:
         raise UnreachableEpsilon(
-            f"expected a noise multiplier up to {LARGEST_TICKS / TICKS_PER_UNIT:g} that keeps {steps} steps at sampling "
+            f"expected a noise multiplier up to {LARGEST_NOISE} that keeps {steps} steps at sampling "
             f"rate {sampling_rate:g} within epsilon {epsilon:g} at delta {delta:g}, found none (other planned releases "
             f"alone come to {epsilon_of(other, delta):.4g}): raise epsilon or delta, or plan fewer rounds or steps"
         )
@@ -121,7 +124,10 @@ def _epsilon_at(events: Sequence[PrivacyEvent], delta: float, coarser: float = 1
     if any(isinstance(event, UnprotectedRelease) or event.noise_multiplier < 1 / TICKS_PER_UNIT for event in events):
         return math.inf
     mechanisms = _merged(events)
-    return _epsilon(mechanisms, float(delta), _interval(mechanisms) * coarser) if mechanisms else 0.0
+    if not mechanisms:
+        return 0.0
+    interval = _interval(mechanisms) * coarser
+    return _epsilon(mechanisms, float(delta), interval) if interval < 0.1 * coarser else math.inf
 
 
 def _merged(events: Sequence[PrivacyEvent]) -> tuple[_Mechanism, ...]:
@@ -129,9 +135,9 @@ def _merged(events: Sequence[PrivacyEvent]) -> tuple[_Mechanism, ...]:
     steps: Counter[tuple[float, float]] = Counter()
     for event in events:
         if isinstance(event, DpSgdRound):
-            steps[float(event.noise_multiplier), float(event.sampling_rate)] += event.steps
+            steps[min(event.noise_multiplier, LARGEST_NOISE), event.sampling_rate] += event.steps
         elif isinstance(event, GaussianRelease):
-            steps[float(event.noise_multiplier), 1.0] += 1
+            steps[min(event.noise_multiplier, LARGEST_NOISE), 1] += 1
     sampled = sorted((noise, rate, count) for (noise, rate), count in steps.items() if rate < 1)
     precision = math.fsum(count / noise**2 for (noise, rate), count in steps.items() if rate == 1)
     return (*sampled, *([(1 / math.sqrt(precision), 1.0, 1)] if precision else []))
@@ -172,16 +178,16 @@ def _log_ratio(value: float, budget: float) -> float:
 
 
 def _smallest_within(excess: Callable[[int], float], start: int, *, reach: float) -> int | None:
-    """The smallest number of ticks with excess(ticks) <= 0, for a decreasing ``excess``; None beyond LARGEST_TICKS.
+    """The smallest number of ticks with excess(ticks) <= 0, for a decreasing ``excess``; None beyond LARGEST_NOISE.
 
     Brackets it by strides from ``start``: the first is ``reach`` times as long, each further one about twice the last.
     """
     low = high = start
     at_low = at_high = excess(start)
     while at_high > 0:
-        if high == LARGEST_TICKS:
+        if high == LARGEST_NOISE * TICKS_PER_UNIT:
             return None
-        low, at_low, high = high, at_high, min(high + max(1, round(high * reach)), LARGEST_TICKS)
+        low, at_low, high = high, at_high, min(high + max(1, round(high * reach)), LARGEST_NOISE * TICKS_PER_UNIT)
         at_high, reach = excess(high), min(2 * reach + 1 / high, 1.0)
     while at_low <= 0:
         if low == 1:
