@@ -11,11 +11,10 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from fedft.ledger.store import Intent
+from fedft.ledger.entries import Intent
 from fedft.privacy.events import GaussianRelease
 from fedft.rounds.institution import Institution
 from fedft.rounds.plan import RoundRequest
@@ -24,7 +23,7 @@ from fedft.training.fisher import Detail, Fisher, private_fisher
 from fedft.types import AdapterVector
 
 PublicFisher = Callable[[AdapterVector, int], Fisher | None]
-"""Adapter and index of the task about to begin -> Fisher on public rows of what came before; None when there are none."""
+"""Adapter and index of the task about to begin -> Fisher on public rows of what came before; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,11 @@ class OnlineEwc:
         if self._current is None or self._current[0] != index:
             consolidation = self._consolidation(institution, request)
             model = institution.model
-            made = consolidation and EwcPenalty(model.layout, consolidation, self._strength, model.device)
+            made = None
+            if consolidation is not None:
+                made = EwcPenalty(model.layout, consolidation, self._strength, model.device)
             self._current = (index, made)
+            return made
         return self._current[1]
 
     def _consolidation(self, institution: Institution, request: RoundRequest) -> Consolidation | None:

@@ -1,4 +1,4 @@
-"""The coordinator's side: ask, screen, add, step, evaluate, commit. It meets updates and public rows, never private data.
+"""The coordinator's side: ask, screen, add, step, evaluate, commit. It meets updates and public rows, no private ones.
 
 Guarantee: the state after a round is a function of the configuration, the start adapter and the updates that were
 accepted; a run that is killed and resumed with the same updates ends with the same adapter bit for bit.
@@ -37,7 +37,7 @@ MAX_ROUNDS_WITHOUT_QUORUM = 3
 class FederationTerms:
     """What a run is, for its coordinator. ``weights``: public constants by institution.
 
-    local_steps: logical steps of a round. patience: evaluations of the last task without a better one; None: never stop.
+    local_steps: logical steps of a round. patience: evaluations of the last task without a better one, None: no end.
     """
 
     run: str
@@ -75,6 +75,7 @@ class _State:
     best: AdapterVector
     round: int = 0
     best_round: int = 0
+    best_task: int = 0
     best_value: float | None = None
     without_better: int = 0
     without_quorum: int = 0
@@ -203,10 +204,11 @@ class Coordinator:
             return {"evaluation": None, "tasks": None, "reference": None, "best": False}
         found = self._evaluation(plan.task_index)
         value = found.current[terms.metric]
-        first_of_task = plan.round == 1 + sum(terms.rounds_per_task[: plan.task_index])
-        better = first_of_task or state.best_value is None or is_better(terms.metric, value, state.best_value)
+        incomparable = state.best_value is None or state.best_task != plan.task_index
+        better = incomparable or is_better(terms.metric, value, state.best_value or 0.0)
         if better:
             state.best, state.best_round, state.best_value, state.without_better = state.adapter, plan.round, value, 0
+            state.best_task = plan.task_index
         else:
             state.without_better += 1
         self.observer.evaluated(plan.round, found.current)
@@ -249,7 +251,9 @@ class Coordinator:
         if manifest["run"] != self.terms.run:
             raise FederationError(f"expected the state of run {self.terms.run}, found another's: choose its own folder")
         self.layout.require(tensors["adapter"])
-        self._optimizer.load_state({k.removeprefix("server/"): v for k, v in tensors.items() if k.startswith("server/")})
+        self._optimizer.load_state(
+            {k.removeprefix("server/"): v for k, v in tensors.items() if k.startswith("server/")}
+        )
         fields = {k: manifest[k] for k in _State.__dataclass_fields__ if k not in ("adapter", "best")}
         state = _State(adapter=tensors["adapter"], best=tensors["best"], **fields)
         self.state = state

@@ -20,7 +20,8 @@ import torch
 from fedft.data.formats import EncodedDataSet
 from fedft.data.quality import require_batch
 from fedft.errors import ConfigError, FedftError, LayoutMismatch, StaleUpdate
-from fedft.ledger.store import Intent, Ledger
+from fedft.ledger.entries import Intent
+from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.privacy.accountant import epsilon_of, require_budget_for, require_delta
 from fedft.privacy.events import DpSgdRound, PrivacyEvent, UnprotectedRelease
@@ -109,7 +110,7 @@ class Institution:
         plan = request.plan
         try:
             return self._answer(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
             # Another library's text may quote a record: of such an error only the type is kept, here as well.
             words = str(error) if isinstance(error, FedftError) else type(error).__name__
             log.warning("%s refuses round %d: %s", self.name, plan.round, words)
@@ -129,7 +130,7 @@ class Institution:
         if self.ledger.find_intent(plan.run, plan.round, purpose) is None and self.guarantee is not None:
             past, cap = self.ledger.events(self.dataset), self.guarantee
             require_budget_for(past, event, epsilon=cap.epsilon, delta=cap.delta, dataset=self.dataset)
-        evidence = {"fingerprint": data.fingerprint, "units": data.unit_count}
+        evidence: dict[str, str | int | float] = {"fingerprint": data.fingerprint, "units": data.unit_count}
         if self.guarantee is not None:
             evidence |= {"clip_norm": self.guarantee.clip_norm, "delta": self.guarantee.delta}
         return self.ledger.record_intent(
@@ -151,7 +152,9 @@ class Institution:
                 "coordinator's base model and [adapter] section"
             )
         if self.name not in plan.cohort:
-            raise ConfigError(f"expected a plan whose cohort names {self.name}, found one without: not this round's turn")
+            raise ConfigError(
+                f"expected a plan whose cohort names {self.name}, found one without: not this round's turn"
+            )
         stored = self.ledger.stored_release(plan.run, plan.round, UPDATE_PURPOSE)
         if stored is None and plan.round < self.ledger.last_round(plan.run):
             raise StaleUpdate(f"expected a round after {self.ledger.last_round(plan.run)}, found {plan.round}")
@@ -188,7 +191,9 @@ class Institution:
         )
         self.training_seconds += result.seconds
         if result.rejected_units:
-            log.info("%s left out %d non-finite unit gradients in round %d", self.name, result.rejected_units, plan.round)
+            log.info(
+                "%s left out %d non-finite unit gradients in round %d", self.name, result.rejected_units, plan.round
+            )
         return release_update(
             result.delta,
             run=plan.run,

@@ -97,7 +97,9 @@ def _as_field(key: str, value: Any) -> Any:
 
 
 def _in_range(plan: RoundPlan) -> bool:
-    steps_fit = 0 <= plan.first_step and plan.local_steps >= 1 and plan.first_step + plan.local_steps <= plan.total_steps
+    steps_fit = (
+        plan.first_step >= 0 and plan.local_steps >= 1 and plan.first_step + plan.local_steps <= plan.total_steps
+    )
     roles_known = bool(plan.roles) and set(plan.roles) <= set(ALL_ROLES)
     return 1 <= plan.round <= plan.rounds <= MAX_ROUND and plan.task_index >= 0 and steps_fit and roles_known
 
@@ -109,5 +111,5 @@ def require_sent_adapter(request: RoundRequest) -> None:
     found = vector_digest(request.adapter)
     if found != request.plan.adapter_digest:
         raise StaleUpdate(
-            f"expected adapter {request.plan.adapter_digest[:12]} with the plan, found {found[:12]}: send the round again"
+            f"expected adapter {request.plan.adapter_digest[:12]} with the plan, found {found[:12]}: send both again"
         )

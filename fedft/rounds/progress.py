@@ -17,9 +17,7 @@ class Observer:
     ``metrics``: names to numbers, as evaluation/quality.py makes them. ``cap`` is None without a privacy budget.
     """
 
-    def run_started(
-        self, name: str, rounds: int, institutions: Sequence[str]
-    ) -> None: ...
+    def run_started(self, name: str, rounds: int, institutions: Sequence[str]) -> None: ...
 
     def round_started(self, round: int, rounds: int, cohort: Sequence[str]) -> None: ...
 

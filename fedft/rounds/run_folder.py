@@ -124,4 +124,3 @@ def _guarded(action: Callable[[], None], where: Path) -> None:
             f"expected to write {where}, found {error.strerror or type(error).__name__}: make room or choose another "
             "folder; what was finished before is intact"
         ) from error
-

@@ -1,0 +1,65 @@
+"""The ClientApp: a relay between Flower's messages and an institution, which alone knows data, model and ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedft.errors import FedftError
+from fedft.flower.records import answer_content, name_content, read_request
+from fedft.rounds.plan import RoundRequest
+from fedft.update.release import Refusal, refusal_for
+
+
+class Answerer(Protocol):
+    """What a relay needs of an institution: rounds.institution.Institution, or an agent's other end."""
+
+    def answer(self, request: RoundRequest) -> bytes | Refusal: ...
+
+
+class NoAnswer(Exception):
+    """Instead of whatever went wrong: Flower sends an exception's text to the coordinator."""
+
+    def __init__(self) -> None:
+        super().__init__("no answer")
+
+
+NameOf = Callable[[Context], str]
+OpenInstitution = Callable[[str], AbstractContextManager[Answerer]]
+
+
+def make_client_app(name_of: NameOf, open_institution: OpenInstitution) -> ClientApp:
+    """``train`` answers a round, ``query`` says which institution this node is.
+
+    Guarantee: what a handler returns or raises holds a stored update, a refusal's word, a name, or nothing.
+    """
+    app = ClientApp()
+
+    @app.query()
+    def roll_call(message: Message, context: Context) -> Message:
+        return Message(name_content(name_of(context)), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        try:
+            answer = _answer(name_of(context), open_institution, message)
+        except Exception:  # noqa: BLE001 - whatever it was, its text must not travel
+            answer = None
+        if answer is None:
+            raise NoAnswer  # outside the except block, so that no cause travels along
+        return Message(answer_content(answer), reply_to=message)
+
+    return app
+
+
+def _answer(name: str, open_institution: OpenInstitution, message: Message) -> bytes | Refusal:
+    request = read_request(message.content)
+    try:
+        with open_institution(name) as institution:
+            return institution.answer(request)
+    except (FedftError, OSError) as error:
+        return refusal_for(error, institution=name, run=request.plan.run, round=request.plan.round)

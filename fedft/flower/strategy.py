@@ -1,0 +1,158 @@
+"""Rounds over Flower's Message API: a Strategy that leaves every decision to rounds.coordinator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from logging import getLogger
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedft.errors import FederationError, FedftError
+from fedft.flower.records import read_answer, read_name, request_content
+from fedft.rounds.coordinator import Coordinator, OpenRound
+from fedft.rounds.plan import RoundRequest
+from fedft.update.release import Refusal
+
+log = getLogger(__name__)
+
+PARTITION = "partition-id"
+"""Flower's name for the number of a simulated node."""
+
+POLL_SECONDS = 0.02
+ROLL_CALL_SECONDS = 60.0
+"""How long the first roll call waits for the whole cohort before a quorum is enough."""
+
+
+class FedftStrategy(Strategy):
+    """One round a turn, from wherever the coordinator's state stands, each reply added as it comes.
+
+    Flower's own loop starts at round 1, keeps all replies in memory and stops at the first bad one; ``start`` does not.
+    The adapter travels in our own record, so the arrays of Flower's interface stay empty.
+
+    Parameters
+    ----------
+    measured
+        Called after a round's replies; figures to keep with its record.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        round_timeout_s: float,
+        measured: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self._coordinator, self._timeout, self._measured = coordinator, round_timeout_s, measured
+        self._names: dict[int, str] = {}
+        self._opened: OpenRound | None = None
+
+    def start(self, grid: Grid, *_: object, **__: object) -> Result:
+        """Play what is left of the run. Raises what rounds.coordinator raises."""
+        while not self._coordinator.finished:
+            self._call_roll(grid)
+            number = self._coordinator.next_round
+            messages = self.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
+            self.aggregate_train(number, stream_replies(grid, messages, self._timeout))
+        return Result()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        request = self._coordinator.request()
+        self._opened = self._coordinator.open_round(request)
+        return list(self._messages(request))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        opened = self._opened
+        if opened is None:
+            raise FederationError("expected configure_train before aggregate_train: use start")
+        heard = set()
+        for reply in replies:
+            name = self._names.get(reply.metadata.src_node_id)
+            if name is not None and not reply.has_error():
+                heard.add(name)
+                _take(opened, name, reply)
+        for name in opened.plan.cohort:
+            if name not in heard:
+                opened.missing(name)
+        asked = sum(name in opened.plan.cohort for name in self._names.values())
+        down = 4 * self._coordinator.layout.size * asked
+        self._coordinator.close(opened, bytes_down=down, **self._measured())
+        self._opened = None
+        return None, None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Institutions evaluate for themselves; the coordinator uses its own public rows."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        return None
+
+    def summary(self) -> None:
+        terms = self._coordinator.terms
+        log.info("run %s: %d rounds, %d institutions", terms.run, terms.rounds, len(terms.cohort))
+
+    def _messages(self, request: RoundRequest) -> Iterator[Message]:
+        content = request_content(request)
+        for node in sorted(self._names, key=lambda node: request.plan.cohort.index(self._names[node])):
+            yield Message(content, node, MessageType.TRAIN, group_id=f"round-{request.plan.round}")
+
+    def _call_roll(self, grid: Grid) -> None:
+        """Ask nodes that are new who they are; a name outside the cohort, or one that is taken, is left out."""
+        begun, cohort, first = time.monotonic(), self._coordinator.terms.cohort, not self._names
+        quorum = min(self._coordinator.terms.min_institutions, len(cohort))
+        while True:
+            known = set(grid.get_node_ids())
+            self._names = {node: name for node, name in self._names.items() if node in known}
+            questions = [
+                Message(RecordDict(), node, MessageType.QUERY, group_id="roll-call")
+                for node in sorted(known - self._names.keys())
+            ]
+            for reply in stream_replies(grid, questions, self._timeout):
+                name = None if reply.has_error() else read_name(reply.content)
+                if name in cohort and name not in self._names.values():
+                    self._names[reply.metadata.src_node_id] = str(name)
+            waited = time.monotonic() - begun
+            wanted = len(cohort) if first and waited < ROLL_CALL_SECONDS else quorum
+            if len(self._names) >= wanted or waited > self._timeout:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def partition_of(context: Context) -> int:
+    """The number, from 0, of a simulated node."""
+    return int(context.node_config[PARTITION])
+
+
+def stream_replies(grid: Grid, messages: Iterable[Message], timeout_s: float) -> Iterator[Message]:
+    """Replies one at a time as they come, until all are there or the time is over."""
+    waiting = set(asked := list(grid.push_messages(messages)))
+    end = time.monotonic() + timeout_s
+    while waiting:
+        for reply in grid.pull_messages([m for m in asked if m in waiting]):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            yield reply
+        if not waiting or time.monotonic() > end:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _take(opened: OpenRound, name: str, reply: Message) -> None:
+    try:
+        answer = read_answer(reply.content)
+    except FedftError as error:
+        log.warning("round %d: %s sent something else than an answer: %s", opened.plan.round, name, error)
+        opened.malformed(name)
+        return
+    if isinstance(answer, Refusal):
+        opened.refuse(name, answer)
+    else:
+        opened.receive(name, answer)

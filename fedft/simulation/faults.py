@@ -1,0 +1,45 @@
+"""What goes wrong at a simulated institution, on purpose: it does not answer, or it sends what it should not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedft.config import Faults
+from fedft.randomness import reproducible_rng
+from fedft.rounds.institution import Institution
+from fedft.rounds.plan import RoundRequest
+from fedft.update.envelope import seal
+from fedft.update.release import Refusal
+
+
+class Dropped(Exception):
+    """Raised instead of an answer, before anything is trained or charged."""
+
+
+class FaultyInstitution:
+    """An institution with the faults of its section. A drop by chance depends on the seed and the round alone."""
+
+    def __init__(self, institution: Institution, faults: Faults | None, seed: int) -> None:
+        self._institution, self._faults, self._seed = institution, faults or Faults(), seed
+
+    def answer(self, request: RoundRequest) -> bytes | Refusal:
+        number = request.plan.round
+        chance = reproducible_rng(self._seed, "drop", self._institution.name, number).random()
+        if number in self._faults.drop_rounds or chance < self._faults.drop_probability:
+            raise Dropped
+        answer = self._institution.answer(request)
+        if number in self._faults.corrupt_rounds and isinstance(answer, bytes):
+            return self._poisoned(request)
+        return answer
+
+    def _poisoned(self, request: RoundRequest) -> bytes:
+        """NaN in place of every value, past the release path that would refuse it: a broken or hostile sender."""
+        plan, part = request.plan, self._institution.model.layout.only(request.plan.roles)
+        return seal(
+            run=plan.run,
+            round=plan.round,
+            institution=self._institution.name,
+            plan_digest=plan.digest,
+            layout_digest=part.digest,
+            delta=np.full(part.size, np.nan, dtype=np.float32),
+        )

@@ -1,0 +1,154 @@
+"""What a run will cost before anything is trained: noise, steps, sampling rate and epsilon; bytes and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedft.config import FederationConfig
+from fedft.errors import ConfigError
+from fedft.privacy.accountant import calibrate, epsilon_of, require_delta
+from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
+from fedft.rounds.institution import Guarantee
+from fedft.rounds.plan import task_of_round
+from fedft.simulation.setup import InstitutionData, Setup
+from fedft.update.envelope import largest_envelope
+
+
+@dataclass(frozen=True)
+class InstitutionPlan:
+    """One institution's part. Without privacy everything but rows, units, batch_size, sampling_rate and steps is None.
+
+    cap: what the owner allows for the data set. planned_epsilon: of the whole run, at ``delta``; it may exceed the cap,
+    and then affordable_rounds says after how many the institution will refuse, if nothing was spent before.
+    """
+
+    rows: int
+    units: int
+    batch_size: int
+    sampling_rate: float
+    steps: int
+    epsilon: float | None = None
+    delta: float | None = None
+    cap: float | None = None
+    clip_norm: float | None = None
+    noise_multiplier: float | None = None
+    planned_epsilon: float | None = None
+    affordable_rounds: int | None = None
+
+
+@dataclass(frozen=True)
+class FederationPlan:
+    name: str
+    rounds: int
+    steps_per_round: int
+    mode: str
+    aggregation: str
+    roles: tuple[str, ...]
+    parameters_base: int
+    parameters_adapter: int
+    parameters_trained: int
+    bytes_up_per_update: int
+    bytes_down_per_institution: int
+    institutions: Mapping[str, InstitutionPlan]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan_of(config: FederationConfig) -> FederationPlan:
+    """Loads data and base model, trains nothing. Raises what loading raises, UnreachableEpsilon, and PrivacyError."""
+    return plan_from(Setup(config))
+
+
+def plan_from(setup: Setup) -> FederationPlan:
+    config, layout = setup.config, setup.model.layout
+    trained = layout.only(setup.aggregation.trains)
+    if trained.size == 0:
+        raise ConfigError(
+            f'expected parameters that aggregation.method = "{setup.aggregation.name}" trains, found none: '
+            "use adapter.method lora, or a classification head"
+        )
+    return FederationPlan(
+        name=config.federation.name,
+        rounds=config.federation.rounds,
+        steps_per_round=config.training.local_steps,
+        mode=config.privacy.mode,
+        aggregation=setup.aggregation.name,
+        roles=setup.aggregation.trains,
+        parameters_base=setup.model.base_parameters,
+        parameters_adapter=layout.size,
+        parameters_trained=trained.size,
+        bytes_up_per_update=largest_envelope(trained.size),
+        bytes_down_per_institution=4 * layout.size,
+        institutions={name: institution_plan(config, setup.institution(name)) for name in setup.institution_names},
+    )
+
+
+def institution_plan(config: FederationConfig, data: InstitutionData) -> InstitutionPlan:
+    """Noise for privacy.epsilon over all planned rounds; with several tasks at the largest of their sampling rates."""
+    batch = data.section.batch_size or config.training.batch_size
+    rate = batch / min(encoded.unit_count for encoded in data.encoded.values())
+    steps = config.federation.rounds * config.training.local_steps
+    plain = InstitutionPlan(len(data.rows.examples), data.units, batch, rate, steps)
+    privacy = config.privacy
+    if privacy.mode == "off" or privacy.epsilon is None or privacy.delta is None:
+        return plain
+    for encoded in data.encoded.values():
+        require_delta(privacy.delta, encoded.unit_count)
+    fisher = _fisher_events(config)
+    noise = calibrate(
+        epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=rate, steps=steps, other=tuple(fisher)
+    )
+    events = _round_events(config, data, batch, noise)
+    cap = data.section.epsilon or privacy.epsilon
+    return InstitutionPlan(
+        plain.rows,
+        plain.units,
+        batch,
+        rate,
+        steps,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        cap=cap,
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=noise,
+        planned_epsilon=epsilon_of([*fisher, *events], privacy.delta),
+        affordable_rounds=_affordable(events, fisher, cap, privacy.delta),
+    )
+
+
+def guarantee_of(plan: InstitutionPlan) -> Guarantee | None:
+    if plan.cap is None or plan.delta is None or plan.clip_norm is None or plan.noise_multiplier is None:
+        return None
+    return Guarantee(plan.cap, plan.delta, plan.clip_norm, plan.noise_multiplier)
+
+
+def _fisher_events(config: FederationConfig) -> list[PrivacyEvent]:
+    continual = config.continual
+    if continual.method == "none" or continual.fisher == "public":
+        return []
+    return [GaussianRelease(continual.fisher_noise_multiplier)] * max(0, len(continual.tasks) - 1)
+
+
+def _round_events(config: FederationConfig, data: InstitutionData, batch: int, noise: float) -> list[PrivacyEvent]:
+    events: list[PrivacyEvent] = []
+    for number in range(1, config.federation.rounds + 1):
+        task, _ = task_of_round(number, config.continual.tasks, config.continual.rounds_per_task)
+        if task in data.encoded:
+            rate = batch / data.encoded[task].unit_count
+            events.append(DpSgdRound(noise, rate, config.training.local_steps))
+    return events
+
+
+def _affordable(events: Sequence[PrivacyEvent], other: Sequence[PrivacyEvent], cap: float, delta: float) -> int:
+    """The largest number of rounds whose events fit the cap, by bisection: epsilon grows with every event."""
+    low, high = 0, len(events)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if epsilon_of([*other, *events[:middle]], delta) <= cap:
+            low = middle
+        else:
+            high = middle - 1
+    return low
