@@ -50,7 +50,7 @@ def test_an_unknown_label_is_an_error_or_counted(tmp_path: Path) -> None:
 
 
 def test_optional_columns_become_empty_and_kept_ones_stay_away_where_missing(tmp_path: Path) -> None:
-    rows = [{"text": "x", "label": "a", "site": 4}, {"text": "x", "label": "a", "input": "i"}]
+    rows: list[dict[str, Any]] = [{"text": "x", "label": "a", "site": 4}, {"text": "x", "label": "a", "input": "i"}]
     data = load(tmp_path, rows, optional_fields=("input",), keep=("site",))
     assert [dict(example.fields) for example in data.examples] == [
         {"text": "x", "label": "a", "input": "", "site": "4"},

@@ -68,7 +68,7 @@ def require_partition(data: DataSet, parts: dict[str, DataSet]) -> None:
 units_of_labels = st.lists(
     st.lists(st.sampled_from("abcd"), min_size=1, max_size=4).map(tuple), min_size=1, max_size=40
 )
-sections = st.one_of(
+sections: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.builds(dict, method=st.just("iid"), institutions=st.integers(1, 8)),
     st.builds(dict, method=st.just("dirichlet"), institutions=st.integers(1, 6), alpha=st.floats(0.01, 100)),
     st.builds(dict, method=st.just("quantity-skew"), institutions=st.integers(1, 6), alpha=st.floats(1e-300, 100)),
