@@ -137,16 +137,17 @@ def _quality(state: RunState, width: int, ascii_only: bool) -> Table | Text:
     if not state.quality:
         return Text("no evaluation on public data yet", style="dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    table.add_column("on public data", no_wrap=True)
-    for head in ("start", "now", "change"):
+    table.add_column("on public data", no_wrap=True, overflow="ellipsis", max_width=width // 3)
+    for head in ("first", "now", "change"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("" if ascii_only else "by evaluation", no_wrap=True)
-    for name, points in state.quality.items():
+    for (metric, rows), points in state.quality.items():
         values = [value for _, value in points]
-        start, now = values[0], values[-1]
-        style = "green" if is_improvement(name, start, now) else "red" if now != start else "dim"
-        line = "" if ascii_only else sparkline(values, max(8, width - 52))
-        table.add_row(name, figure(start), Text(figure(now), style="bold"), Text(change(start, now), style), line)
+        first, now = values[0], values[-1]
+        style = "green" if is_improvement(metric, first, now) else "red" if now != first else "dim"
+        line = "" if ascii_only else sparkline(values, max(8, width // 3))
+        label = f"{metric}{f', {rows}' if rows else ''}"
+        table.add_row(label, figure(first), Text(figure(now), style="bold"), Text(change(first, now), style), line)
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from fedft.display.state import InstitutionState, Tracker
-from fedft.display.words import cap_text, change, duration, epsilon_text, figure, quality_of, size
+from fedft.display.words import cap_text, change, duration, epsilon_text, figure, size
 
 
 class PlainDisplay(Tracker):
@@ -31,8 +31,8 @@ class PlainDisplay(Tracker):
 
     def evaluated(self, round: int, metrics: Mapping[str, float]) -> None:
         super().evaluated(round, metrics)
-        figures = [self._with_change(name, value) for name, value in quality_of(metrics).items()]
-        self._line(f"{self._where(round)}: on public data {', '.join(figures)}")
+        if round == 0:
+            self._quality(0)
 
     def round_finished(self, record: Mapping[str, Any]) -> None:
         super().round_finished(record)
@@ -49,11 +49,14 @@ class PlainDisplay(Tracker):
         if left is not None and self.state.finished < self.state.rounds:
             parts.append(f"about {duration(left)} left")
         self._line(f"{self._where(self.state.finished)}: {'; '.join(parts)}")
+        self._quality(self.state.finished)
 
-    def _with_change(self, name: str, value: float) -> str:
-        first_round, first = self.state.quality[name][0]
-        changed = "" if len(self.state.quality[name]) == 1 else f" ({change(first, value)} since round {first_round})"
-        return f"{name} {figure(value)}{changed}"
+    def _quality(self, round: int) -> None:
+        """The evaluation of this round, where there was one."""
+        known = self.state.quality.items()
+        found = [_with_change(*key, points) for key, points in known if points[-1][0] == round]
+        if found:
+            self._line(f"{self._where(round)}: on public data {', '.join(found)}")
 
     def _account(self) -> list[str]:
         """The institution that is nearest to its cap."""
@@ -72,3 +75,9 @@ class PlainDisplay(Tracker):
 
 def _share_spent(institution: InstitutionState) -> float:
     return (institution.epsilon or 0.0) / (institution.cap or 1.0)
+
+
+def _with_change(metric: str, rows: str, points: Sequence[tuple[int, float]]) -> str:
+    (first_round, first), (_, now) = points[0], points[-1]
+    changed = f" ({change(first, now)} since round {first_round})" if len(points) > 1 else ""
+    return f"{metric}{f' on {rows}' if rows else ''} {figure(now)}{changed}"

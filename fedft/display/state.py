@@ -10,6 +10,11 @@ from typing import Any, Literal
 from fedft.display.words import quality_of
 from fedft.rounds.progress import Observer
 
+Figure = tuple[str, str]
+"""A metric and the rows it is on: "" the coordinator's public rows, else a task's name or REFERENCE."""
+
+REFERENCE = "reference"
+
 Status = Literal["waiting", "training", "answered", "missing", "refused", "not asked"]
 
 
@@ -35,7 +40,7 @@ class RunState:
     finished: int = 0
     institutions: dict[str, InstitutionState] = field(default_factory=dict)
     cohort: tuple[str, ...] = ()
-    quality: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    quality: dict[Figure, list[tuple[int, float]]] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
     best_round: int | None = None
@@ -107,8 +112,9 @@ class Tracker(Observer):
             found.status, found.reason = "refused", outcome
 
     def evaluated(self, round: int, metrics: Mapping[str, float]) -> None:
-        for name, value in quality_of(metrics).items():
-            self.state.quality.setdefault(name, []).append((round, value))
+        """Round 0 only: a later evaluation comes whole with the round's record."""
+        if round == 0:
+            self._add(0, "", metrics)
 
     def spent(self, institution: str, epsilon: float | None, cap: float | None) -> None:
         found = self._institution(institution)
@@ -121,6 +127,27 @@ class Tracker(Observer):
         state.bytes_down += int(record.get("bytes_down") or 0)
         if record.get("best"):
             state.best_round = state.finished
+        self._add_evaluation(record)
+
+    def _add_evaluation(self, record: Mapping[str, Any]) -> None:
+        """The figures on public rows: by task, where a federation names tasks."""
+        tasks: Mapping[str, Mapping[str, float]] = record.get("tasks") or {}
+        if tasks:
+            self._name_first_task(str(record["task"]))
+            for task, metrics in tasks.items():
+                self._add(self.state.finished, task, metrics)
+        else:
+            self._add(self.state.finished, "", record.get("evaluation") or {})
+        self._add(self.state.finished, REFERENCE, record.get("reference") or {})
+
+    def _name_first_task(self, task: str) -> None:
+        """What was measured before round 1 was measured on the first task's rows."""
+        quality = self.state.quality
+        self.state.quality = {(metric, rows or task): points for (metric, rows), points in quality.items()}
+
+    def _add(self, round: int, rows: str, metrics: Mapping[str, float]) -> None:
+        for metric, value in quality_of(metrics).items():
+            self.state.quality.setdefault((metric, rows), []).append((round, value))
 
     def _institution(self, name: str) -> InstitutionState:
         return self.state.institutions.setdefault(name, InstitutionState())

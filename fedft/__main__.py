@@ -1,0 +1,5 @@
+"""``python -m fedft``: the command line."""
+
+from fedft.cli import main
+
+main()

@@ -1,0 +1,45 @@
+"""The command line: one function per command, which reads its options, calls one thing and prints what it returns.
+
+Exit codes: 0; 1 an error of fedft; 2 wrong usage; 4 a check that the scenario announces does not hold; 130 interrupted.
+Heavy libraries are imported inside the commands that need them, so that ``fedft --help`` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from fedft.cli.evidence import report, show
+from fedft.cli.frame import Commands
+from fedft.cli.machine import doctor, version
+from fedft.cli.running import init, plan, simulate
+from fedft.cli.using import evaluate, export, predict
+
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Run a federation": (init, plan, simulate),
+    "Use what it learned": (evaluate, predict, export),
+    "See what happened": (report,),
+    "This machine": (doctor, version),
+}
+
+app = typer.Typer(
+    name="fedft",
+    cls=Commands,
+    help="Hospitals and banks fine-tune one language model together; the records stay where they are.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+
+_ledger = typer.Typer(help="The privacy ledger of an institution.", no_args_is_help=True)
+_ledger.command()(show)
+app.add_typer(_ledger, name="ledger", rich_help_panel="See what happened")
+
+
+def main() -> None:
+    """Entry point of the ``fedft`` command."""
+    app()

@@ -1,0 +1,110 @@
+"""Commands that run a federation: init, plan, simulate."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fedft.cli.frame import CHECK_FAILED, INTERRUPTED, AsJson, File, Overrides, Plain, console, fail, hint, say
+from fedft.errors import ConfigError, FedftError
+
+if TYPE_CHECKING:
+    from fedft.config import FederationConfig
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE")] = Path("federation.toml"),
+) -> None:
+    """Write a commented federation file to start from, at FILE, which must be new."""
+    from fedft.config import template
+
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(template())
+    except FileExistsError:
+        raise ConfigError(f"expected a new file, found {file}: choose another name") from None
+    say(f"wrote {file}; next: fedft plan {file}")
+
+
+def plan(file: File, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """What the federation in FILE will cost: noise, steps, epsilon of each institution, bytes. Trains nothing."""
+    from fedft.config import load_config
+    from fedft.display.tables import plan_table
+    from fedft.simulation.planning import plan_of
+
+    found = plan_of(load_config(file, set_ or ()))
+    if as_json:
+        say(json.dumps(found.as_json(), indent=2))
+    else:
+        console().print(plan_table(found.as_json()))
+
+
+def simulate(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE")] = None,
+    set_: Overrides = None,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's new folder. Default: runs/NAME-DATE-TIME.")
+    ] = None,
+    engine: Annotated[
+        Literal["local", "flower"], typer.Option(help="In this process, or on Flower's simulation runtime.")
+    ] = "local",
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with an unfinished run's folder.")] = None,
+    variant: Annotated[str | None, typer.Option(metavar="NAME", help="Play this variant of the file alone.")] = None,
+    plain: Plain = False,
+) -> None:
+    """Play the whole federation in FILE on this machine; with --resume, go on with one, without FILE.
+
+    Exit code 4: a check that the file announces does not hold.
+    """
+    from fedft.audit.report import write_report
+    from fedft.display.make import make_display
+    from fedft.display.summary import checks_hold, summary_view
+    from fedft.simulation.run import play
+
+    config = _config(file, set_ or [], resume, variant)
+    where = resume or folder or Path("runs") / f"{config.federation.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    output = console()
+    display = make_display(output, plain=plain)
+    try:
+        with display:
+            summary = play(config, folder=where, engine=engine, resume=resume is not None, observer=display)
+    except KeyboardInterrupt:
+        hint(f"interrupted; go on with: fedft simulate --resume {where}")
+        raise typer.Exit(INTERRUPTED) from None
+    except FedftError as error:
+        fail(str(error))
+        if (where / "checkpoints").is_dir():
+            hint(f"what is done is kept; go on with: fedft simulate --resume {where}")
+        raise typer.Exit(1) from None
+    for run in (where, *(where / name for name in summary.get("variants", ()))):
+        write_report(run)
+    output.print(summary_view(summary, where))
+    if not checks_hold(summary):
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _config(file: Path | None, overrides: list[str], resume: Path | None, variant: str | None) -> FederationConfig:
+    """The file's configuration; of a run to be resumed, its own."""
+    from fedft.config import load_config, variant_config
+
+    if resume is not None:
+        if file is not None or overrides or variant is not None:
+            raise typer.BadParameter(
+                "--resume goes on with the run's own configuration: leave FILE, --set and --variant out"
+            )
+        from fedft.simulation.run import resume_config
+
+        return resume_config(resume)
+    if file is None:
+        raise typer.BadParameter("give FILE, or --resume DIR")
+    config = load_config(file, overrides)
+    if variant is None:
+        return config
+    if variant not in config.variants:
+        known = ", ".join(config.variants) or "none"
+        raise ConfigError(f'expected --variant to name one of the variants ({known}), found "{variant}": correct it')
+    return variant_config(config, variant)

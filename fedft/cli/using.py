@@ -1,0 +1,65 @@
+"""Commands that use a run's adapter: evaluate, predict, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedft.cli.frame import AsJson, Run, console, say
+
+Rows = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="JSONL, CSV or Parquet.")]
+
+
+def evaluate(run: Run, data: Rows = None, as_json: AsJson = False) -> None:
+    """Measure the best adapter of the run in folder RUN, on its public rows or on a file of the same columns."""
+    from fedft.display.tables import metrics_table
+    from fedft.simulation.saved_run import open_run
+
+    saved = open_run(run)
+    metrics = saved.evaluate(None if data is None else str(data))
+    if as_json:
+        say(json.dumps(metrics))
+    else:
+        console().print(metrics_table(metrics, saved.config.federation.name, saved.round))
+
+
+def predict(
+    run: Run,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...")] = None,
+    data: Rows = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest generated answer, in tokens.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the best adapter of the run in folder RUN, about each TEXT or each row of a file.
+
+    Prints a line for each: the label and its probability, or the generated answer to an instruction.
+    """
+    if bool(texts) == (data is not None):
+        raise typer.BadParameter("give either TEXT or --data FILE")
+    from fedft.simulation.saved_run import open_run
+
+    saved = open_run(run)
+    if data is not None:
+        answers = saved.answer_file(str(data), max_new_tokens=max_new_tokens)
+    else:
+        answers = saved.answer(texts or [], max_new_tokens=max_new_tokens)
+    for number, answer in enumerate(answers, start=1):
+        if as_json:
+            say(json.dumps({"row": number, "answer": answer.text, "probability": answer.probability}))
+        else:
+            say(answer.text if answer.probability is None else f"{answer.text}\t{answer.probability:.4f}")
+
+
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
+    merged: Annotated[bool, typer.Option("--merged", help="The whole model with the adapter merged in.")] = False,
+) -> None:
+    """Write the best adapter of the run in folder RUN as a PEFT folder, or merged into its base model."""
+    from fedft.simulation.saved_run import export_run, open_run
+
+    export_run(open_run(run), to, merged=merged)
+    say(f"wrote {to}")
