@@ -21,7 +21,9 @@ def _names(config: FederationConfig) -> Iterator[str]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f'expected institutions with different names, found "{name}" {names.count(name)} times: rename one'
     partition = config.data.partition
-    players = len(names) or (partition.institutions if partition is not None else None)
+    players = partition.institutions if partition is not None else None
+    if partition is None or partition.method != "natural":  # natural: the data name more than the file lists
+        players = len(names) or players
     if players is not None and config.federation.min_institutions > players:
         yield (
             f"expected federation.min_institutions to be at most the {players} institutions, "
