@@ -18,14 +18,14 @@ def gaussian(stream: SecureStream, n: int, deviation: float) -> npt.NDArray[np.f
     """``n`` independent draws of N(0, deviation²), shape (n,).
 
     Each value is (g + g')/√2 of two Box-Muller draws g = √(-2 ln u)·cos θ whose sine halves are discarded: four secret
-    64-bit words make one value. This is the sum of four Gaussians of Holohan & Braghin 2021 (arXiv 2107.10138, section
-    5, n = 2), two cosines cheaper, since r·cos θ + r·sin θ = √2·r·cos(θ - π/4).
+    64-bit words make one value. This is the half sum of four Gaussians of Holohan & Braghin 2021 (arXiv 2107.10138) at
+    half its price, since r·cos θ + r·sin θ = √2·r·cos(θ - π/4) and θ is uniform.
 
     Guarantee, and where it ends: independent values, mean 0, the stated deviation, in floating point; not an exact
     discrete Gaussian, and the accountant's delta contains no term for that. u is one of 2^64 steps, so |value| <=
-    13.4·deviation and a tail of mass 2^-63 per value is cut; θ is one of 2^64 steps; both are rounded to float64. The
-    attack on the gaps between floating-point numbers (Mironov 2012; Jin et al. 2022) faces about 2^159 combinations of
-    four words; a caller who rounds sum and noise together to float32 hides what gaps remain.
+    13.5·deviation and a tail of mass 2^-64 per draw is cut; θ is one of 2^64 steps; both are rounded to float64. The
+    attack on the gaps between floating-point numbers (Mironov 2012; Jin et al. 2022) has to search about 2^159
+    combinations of words; a caller who rounds sum and noise together to float32 hides what gaps remain.
 
     Raises
     ------
