@@ -49,11 +49,11 @@ def require_trainable(data: DataSet, labels: Sequence[str] | None = None, *, lab
         )
 
 
-def require_batch(unit_count: int, batch_size: int) -> None:
+def require_batch(unit_count: int, batch_size: int, *, name: str = "data set") -> None:
     """Raise DataError unless there are at least as many units as a step takes on average."""
     if unit_count < batch_size:
         raise DataError(
-            f"expected at least training.batch_size = {batch_size} privacy units, found fewer: "
+            f"{name}: expected at least training.batch_size = {batch_size} privacy units, found fewer: "
             "lower the batch size, or the institution's own batch_size"
         )
 

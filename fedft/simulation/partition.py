@@ -12,6 +12,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +47,13 @@ def partition(data: DataSet, spec: Partition, *, label_field: str | None, seed: 
     DataError
         Some institution would be empty, or a row names no institution.
     """
-    if spec.method == "natural":
-        return _natural(data, str(spec.column), spec.institutions)
+    natural = spec.method == "natural"
+    parts = _natural(data, str(spec.column), spec.institutions) if natural else _dealt(data, spec, label_field, seed)
+    # An error about one of them says whose rows it is about.
+    return {name: replace(part, name=f"{part.name} [{name}]") for name, part in parts.items()}
+
+
+def _dealt(data: DataSet, spec: Partition, label_field: str | None, seed: int) -> dict[str, DataSet]:
     rows_of_unit = _rows_of_unit(data)
     count = int(spec.institutions or 1)
     if count > len(rows_of_unit):

@@ -65,7 +65,7 @@ class Setup:
             require_trainable(rows, self.labels, label_field=config.task.label)
         encoded = {task: self.encode(part) for task, part in self._by_task(rows, strict=False).items()}
         for data in encoded.values():
-            require_batch(data.unit_count, section.batch_size or config.training.batch_size)
+            require_batch(data.unit_count, section.batch_size or config.training.batch_size, name=data.name)
         self._institutions[name] = InstitutionData(section, rows, encoded)
         return self._institutions[name]
 
@@ -75,7 +75,8 @@ class Setup:
         classification = task.kind == "classification"
         fields = (task.text,) if classification else ("instruction", "input", "output")
         label_field = task.label if classification else None
-        return quality_report(self._shares[name][1], text_fields=fields, label_field=label_field)
+        rows = self._shares[name][1]
+        return quality_report(rows, text_fields=fields, label_field=label_field, labels=self.labels or ())
 
     def terms(self, section: InstitutionSection) -> TrainingTerms:
         training = self.config.training

@@ -70,6 +70,6 @@ def test_two_classes_and_instruction_data_are_accepted(tmp_path: Path) -> None:
 
 def test_fewer_units_than_a_batch_are_refused_without_saying_how_many() -> None:
     require_batch(16, 16)
-    with pytest.raises(DataError, match=r"batch_size = 16 privacy units, found fewer") as caught:
-        require_batch(13, 16)
+    with pytest.raises(DataError, match=r"^bank.csv: .*batch_size = 16 privacy units, found fewer") as caught:
+        require_batch(13, 16, name="bank.csv")
     assert "13" not in str(caught.value)
