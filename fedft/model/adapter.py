@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from fedft.data.formats import Batch
 from fedft.errors import ModelError
 from fedft.model.base import BaseModel, TaskKind, is_encoder
 from fedft.model.targets import choose_targets, is_conv1d
@@ -29,6 +28,16 @@ from fedft.types import AdapterVector, Digest, Role
 ADAPTER_NAME = "default"
 
 Pooling = Literal["mean", "cls"]
+
+
+class TokenBatch(Protocol):
+    """Rows of tokens padded on the right: input_ids and attention_mask, (n, t) int64."""
+
+    @property
+    def input_ids(self) -> Tensor: ...
+
+    @property
+    def attention_mask(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class AdaptedModel(nn.Module):
         self.layout = AdapterLayout(base.digest, specs, settings.scaling)
         self.write_vector(self.start_vector())
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: TokenBatch) -> Tensor:
         """Logits: (n, K) for classification, (n, t, V) for instruction tuning."""
         output: Any = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         if self.task_kind == "instruction":

@@ -42,7 +42,7 @@ def resolve_base(base: str, *, revision: str | None = None) -> str:
     """
     if base.startswith(PACKAGE):
         return str(_in_package(base))
-    if Path(base).is_dir():
+    if base and Path(base).is_dir():
         return base
     if not _HUB_ID.fullmatch(base):
         raise ModelError(f"expected a model's folder at {base}, found none: correct model.base")
