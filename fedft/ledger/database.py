@@ -13,7 +13,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -41,7 +41,14 @@ _SCHEMA = {
     "payload_not_changed": """CREATE TRIGGER payload_not_changed BEFORE UPDATE ON payload
         BEGIN SELECT RAISE(ABORT, 'payloads are never changed'); END""",
 }
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_SCHEMA}
+# SQLITE_ERROR: our statements are constant, so it is the file that does not fit them.
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_SCHEMA,
+    sqlite3.SQLITE_ERROR,
+}
 _STORAGE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -118,13 +125,12 @@ def read(connection: sqlite3.Connection) -> Chain:
 
 def append(connection: sqlite3.Connection, entry: Entry, payload: bytes | None, kept: frozenset[int]) -> None:
     """Commit ``entry``, its payload if it has one, and the removal of all payloads but those in ``kept``."""
-    with sqlite_errors(), transaction(connection):
+    with sqlite_errors(), _space_given_back(connection), transaction(connection):
         _insert(connection, entry)
-        if payload is None:
-            return
-        connection.execute("INSERT INTO payload VALUES (?, ?)", (entry.sequence, payload))
-        stored = {row[0] for row in connection.execute("SELECT sequence FROM payload")}
-        connection.executemany("DELETE FROM payload WHERE sequence = ?", [(old,) for old in stored - kept])
+        if payload is not None:
+            connection.execute("INSERT INTO payload VALUES (?, ?)", (entry.sequence, payload))
+            stored = {row[0] for row in connection.execute("SELECT sequence FROM payload")}
+            connection.executemany("DELETE FROM payload WHERE sequence = ?", [(old,) for old in stored - kept])
 
 
 def payload_of(connection: sqlite3.Connection, sequence: int) -> bytes | None:
@@ -152,12 +158,25 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
+def _space_given_back(connection: sqlite3.Connection) -> Iterator[None]:
+    """On failure cut the write-ahead log back: what was rolled back would go on to fill the disk."""
+    try:
+        yield
+    except sqlite3.Error:
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        raise
+
+
+@contextmanager
 def sqlite_errors() -> Iterator[None]:
     """Turn SQLite's errors into ours by their primary code."""
     try:
         yield
     except sqlite3.Error as error:
         raise _translated(error) from error
+    except UnicodeDecodeError:  # an error message of SQLite's that quotes an altered schema
+        raise LedgerCorrupt("expected a sound ledger file, found tables or triggers that are no text") from None
 
 
 def _translated(error: sqlite3.Error) -> FedftError:
@@ -219,6 +238,8 @@ def _read_entries(connection: sqlite3.Connection) -> Chain:
     rows = connection.execute("SELECT sequence, CAST(body AS BLOB), CAST(hash AS BLOB) FROM entry ORDER BY sequence")
     try:
         for sequence, body, stored_hash in rows:
+            if not isinstance(body, bytes):
+                raise LedgerCorrupt("expected text, found none")
             entry = parse_entry(body)
             if hashlib.sha256(body).hexdigest().encode() != stored_hash:
                 raise LedgerCorrupt("expected the entry that its hash was made from, found another")
@@ -227,8 +248,9 @@ def _read_entries(connection: sqlite3.Connection) -> Chain:
             chain.add(entry)
     except LedgerCorrupt as error:
         raise LedgerCorrupt(f"entry {chain.count + 1}: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise LedgerCorrupt(f"entry {chain.count + 1}: {_translated(error)}") from error
+    except sqlite3.Error as error:
+        found = _translated(error)
+        raise (type(found)(f"entry {chain.count + 1}: {found}")) from error
     if not chain.count:
         raise LedgerCorrupt("entry 1: expected at least the first entry, found none")
     return chain
@@ -239,14 +261,14 @@ def _check_payloads(connection: sqlite3.Connection, chain: Chain) -> None:
     for sequence, payload in connection.execute("SELECT sequence, CAST(bytes AS BLOB) FROM payload ORDER BY sequence"):
         release = releases.get(sequence)
         if release is None:
-            raise LedgerCorrupt(f"entry {sequence}: expected stored bytes of releases only, found some without one")
+            raise LedgerCorrupt(f"entry {sequence}: expected a release beside these stored bytes, found none")
         require_payload(payload, release.bytes, release.sha256, sequence)
         missing.discard(sequence)
     if missing:
         raise LedgerCorrupt(f"entry {min(missing)}: expected the bytes of this release in the ledger, found none")
 
 
-def require_payload(payload: bytes, length: int, sha256: str, sequence: int) -> None:
+def require_payload(payload: object, length: int, sha256: str, sequence: int) -> None:
     """Raise LedgerCorrupt unless these are the bytes that the release's entry names."""
-    if len(payload) != length or hashlib.sha256(payload).hexdigest() != sha256:
+    if not isinstance(payload, bytes) or len(payload) != length or hashlib.sha256(payload).hexdigest() != sha256:
         raise LedgerCorrupt(f"entry {sequence}: expected the {length} bytes that the release names, found others")

@@ -115,7 +115,7 @@ def parse_entry(body: bytes) -> Entry:
     try:
         raw = json.loads(body)
         canonical = isinstance(raw, dict) and _canonical(raw) == body
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, LedgerError):
         canonical = False
     if not canonical:
         raise LedgerCorrupt("expected canonical JSON, found something else") from None

@@ -32,6 +32,8 @@ from fedft.ledger.chain import KEPT_ROUNDS, KEPT_RUNS, Chain, Head
 from fedft.ledger.entries import Entry, Intent, Kind, Release, as_intent, intent_fields
 from fedft.privacy.events import PrivacyEvent
 
+__all__ = ["Intent", "Ledger"]
+
 
 class Ledger:
     """Open with Ledger.open, close with close() or a with block.
