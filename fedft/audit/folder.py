@@ -1,0 +1,189 @@
+"""What a run left in its folder, read and nothing else: configuration, rounds, summary, ledgers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedft.errors import LedgerError, StorageError
+from fedft.ledger.store import Ledger
+from fedft.privacy.accountant import epsilon_of
+
+Body = Mapping[str, Any]
+_EVIDENCE = (
+    "config.json",
+    "metrics.jsonl",
+    "summary.json",
+    "adapter/adapter_model.safetensors",
+    "adapter/head.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class LedgerView:
+    """One institution's ledger as this report found it. ``problem``: why it cannot be trusted, or None.
+
+    datasets: data set -> (number of events, epsilon recomputed from them at the run's delta, None without a delta).
+    own_dataset: the one whose budget the run drew on.
+    """
+
+    institution: str
+    problem: str | None
+    entries: int = 0
+    first_time: str = ""
+    last_time: str = ""
+    head: str = ""
+    own_dataset: str = ""
+    datasets: Mapping[str, tuple[int, float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. Parts that are not there are empty; ``cut_line``: metrics.jsonl ends within a line."""
+
+    folder: Path
+    config: Body
+    rounds: tuple[Body, ...]
+    summary: Body
+    ledgers: tuple[LedgerView, ...]
+    digests: Mapping[str, str]
+    cut_line: bool
+
+    @property
+    def institutions(self) -> tuple[str, ...]:
+        """Every name that the summary or a round mentions, in that order."""
+        names: dict[str, None] = dict.fromkeys(part(self.summary, "institutions"))
+        for record in self.rounds:
+            for key in ("epsilon", "updates", "refused", "missing"):
+                names.update(dict.fromkeys(record.get(key) or ()))
+        return tuple(names)
+
+    @property
+    def is_unprotected(self) -> bool:
+        """Privacy was switched off, or nothing says that it was on."""
+        return pick(self.config, "privacy.mode") != "dp-sgd" and self.summary.get("privacy_mode") != "dp-sgd"
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that picked the best round."""
+        named = self.summary.get("metric")
+        if isinstance(named, str):
+            return named
+        evaluated = (name for record in self.rounds for name in part(record, "evaluation"))
+        return next(evaluated, None)
+
+
+def read_run(folder: Path) -> Run:
+    """Raises StorageError when this is no run folder or a file in it is not what fedft writes."""
+    config, summary = _read_json(folder / "config.json"), _read_json(folder / "summary.json")
+    rounds, cut_line = _read_lines(folder / "metrics.jsonl")
+    if not config and not summary and not rounds:
+        raise StorageError(
+            f"expected a run folder with config.json, metrics.jsonl or summary.json, found none of them in {folder}: "
+            "give the folder that fedft simulate wrote"
+        )
+    names = [name for name in _EVIDENCE if (folder / name).is_file()]
+    digests = {name: _digest(folder / name) for name in names}
+    return Run(folder, config, rounds, summary, _read_ledgers(folder, summary, config), digests, cut_line)
+
+
+def part(body: Body, key: str) -> Body:
+    """The object under ``key``, or an empty one."""
+    value = body.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def pick(body: Body, dotted: str) -> Any:
+    """The value at a dotted path, or None."""
+    value: Any = body
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def number(value: object) -> float | None:
+    """``value`` as a finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _read_json(path: Path) -> Body:
+    if not path.is_file():
+        return {}
+    return _as_object(_read(path), path, "a JSON object")
+
+
+def _read_lines(path: Path) -> tuple[tuple[Body, ...], bool]:
+    """Objects of a .jsonl file, and whether an interrupted write left its last line without an end."""
+    if not path.is_file():
+        return (), False
+    lines = _read(path).split("\n")
+    whole = [line for line in lines[:-1] if line.strip()]
+    records = tuple(_as_object(line, path, f"a JSON object in line {i}") for i, line in enumerate(whole, start=1))
+    return records, bool(lines[-1].strip())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"expected {path} to be readable UTF-8, found {type(error).__name__}: check the file"
+        ) from None
+
+
+def _as_object(text: str, path: Path, expected: str) -> Body:
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise StorageError(f"expected {expected} in {path}, found something else: the file was altered or cut")
+    return body
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_ledgers(folder: Path, summary: Body, config: Body) -> tuple[LedgerView, ...]:
+    paths = sorted(folder.glob("institutions/*/ledger.sqlite"))
+    return tuple(
+        _view(path, _delta(path.parent.name, summary, config), _dataset(path.parent.name, config)) for path in paths
+    )
+
+
+def _delta(institution: str, summary: Body, config: Body) -> float | None:
+    stated = number(pick(part(part(summary, "institutions"), institution), "delta"))
+    return stated if stated is not None else number(pick(config, "privacy.delta"))
+
+
+def _dataset(institution: str, config: Body) -> str:
+    """The name that the institution's budget belongs to: its own unless the configuration gives another."""
+    listed = config.get("institutions")
+    sections = [body for body in listed if isinstance(body, Mapping)] if isinstance(listed, list) else []
+    named = (body.get("dataset") for body in sections if body.get("name") == institution)
+    return str(next(named, None) or institution)
+
+
+def _view(path: Path, delta: float | None, own_dataset: str) -> LedgerView:
+    name = path.parent.name
+    try:
+        with Ledger.open(path, read_only=True) as ledger:
+            entries = ledger.entries()
+            events = {dataset: ledger.events(dataset) for dataset in ledger.datasets()}
+            head = ledger.head.hash
+    except (LedgerError, StorageError) as error:
+        return LedgerView(name, str(error), datasets={})
+    datasets = {key: (len(found), None if delta is None else epsilon_of(found, delta)) for key, found in events.items()}
+    return LedgerView(name, None, len(entries), entries[0].time_utc, entries[-1].time_utc, head, own_dataset, datasets)
