@@ -134,9 +134,11 @@ def violations(tree: ast.Module) -> list[str]:
     "source",
     [
         "import pickle", "from random import choice", "from urllib.request import urlopen",
-        "from urllib import request", "from . import types", "def f():\n    import requests", "import torch\ntorch.load('x')", "eval('1')",
+        "from urllib import request", "from . import types",
+        "def f():\n    import requests", "import torch\ntorch.load('x')", "eval('1')",
         "from torch import load as l\nl('x')", "import numpy as np\nnp.load('x')",
-        "import numpy as np\nnp.random.rand(3)", "from numpy import random\nrandom.seed(0)", "from numpy.random import rand\nrand()",
+        "import numpy as np\nnp.random.rand(3)", "from numpy import random\nrandom.seed(0)",
+        "from numpy.random import rand\nrand()",
         "try:\n    pass\nexcept:\n    pass", "import logging\nlogging.basicConfig()",
     ],
 )  # fmt: skip
