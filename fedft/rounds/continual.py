@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedft.errors import LedgerError
 from fedft.ledger.entries import Intent
 from fedft.privacy.events import GaussianRelease
 from fedft.rounds.institution import Institution
@@ -87,9 +88,16 @@ class OnlineEwc:
             return terms(request.adapter, plan.task_index), None
         if plan.task_index == 0:
             return None, None
-        ended = self._tasks[plan.task_index - 1]
-        data = institution.data[ended]
-        intent = institution.charge(plan, f"fisher:{ended}", GaussianRelease(terms.noise_multiplier), data)
+        data = institution.data.get(self._tasks[plan.task_index - 1])
+        if data is None:
+            return None, None
+        purpose = f"fisher-{plan.task_index - 1}"
+        if institution.ledger.stored_release(plan.run, plan.round, purpose) is not None:
+            raise LedgerError(
+                f"expected what round {plan.round} paid for in {self._folder}, found nothing: restore the folder "
+                "from a backup; another look at the rows would need another charge"
+            )
+        intent = institution.charge(plan, purpose, GaussianRelease(terms.noise_multiplier), data)
         institution.model.write_vector(request.adapter)
         fisher = private_fisher(
             institution.model,
