@@ -41,6 +41,7 @@ def write_checkpoint(folder: Path, *, tensors: Mapping[str, Array], manifest: Ma
 
     def fill(target: Path) -> None:
         _write_file(target / _tensors_name(digest), payload)
+        _sync(target)
         _write_file(target / MANIFEST, sealed)
 
     if not folder.is_dir():
@@ -49,7 +50,7 @@ def write_checkpoint(folder: Path, *, tensors: Mapping[str, Array], manifest: Ma
         return
     with storage_errors(folder):
         fill(folder)
-        sync_folder(folder)
+        _sync(folder)
         for other in folder.glob("tensors-*.safetensors*"):
             if other.name != _tensors_name(digest):
                 other.unlink()
@@ -89,43 +90,49 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill, moved to ``folder`` when all is written and synced; on an error nothing has changed.
 
-    A folder already there is replaced. Raises StorageError when the disk refuses.
+    A folder already there is replaced; kill -9 between the two renames leaves it beside, and the next call puts it
+    back. Raises StorageError when the disk refuses, or when a file has the name.
     """
-    partial, old = (folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old"))
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
     with storage_errors(folder):
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        _put_back(old, folder)
+        shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
             yield partial
             for path in partial.iterdir():
                 _sync(path)
-            sync_folder(partial)
+            _sync(partial)
             if folder.exists():
                 folder.rename(old)
             partial.rename(folder)
-            sync_folder(folder.parent)
+            _sync(folder.parent)
         finally:
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _put_back(old, folder)
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_back(old: Path, folder: Path) -> None:
+    """The folder of before: back where it was if nothing has taken its place, gone otherwise."""
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a StorageError that says what to do."""
+    """Turn an OSError, or safetensors' form of one, into a StorageError that says what to do."""
     try:
         yield
-    except OSError as error:
-        problem = "no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error.strerror or error}"
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        problem = "no space left" if full else str(getattr(error, "strerror", None) or error)
         raise StorageError(
             f"expected to write {path}, found {problem}: free space or correct the path; "
             "what was there before is unchanged"
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    _sync(folder)
 
 
 def _write_file(path: Path, content: bytes) -> None:
@@ -142,6 +149,7 @@ def _write_file(path: Path, content: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fedft.errors import ModelError
+from fedft.errors import ModelError, StorageError
 from fedft.model.adapter import AdaptedModel
 from fedft.model.base import BaseModel, load_base_model, quietly
 from fedft.model.checkpoint import whole_folder
@@ -27,9 +27,10 @@ def export_adapter(model: AdaptedModel, folder: Path, *, labels: Sequence[str] |
     """Write the adapter as ``PeftModel.from_pretrained(base, folder)`` reads it, and beside it what PEFT does not hold.
 
     head.safetensors holds the classification head (head.weight (K, h), head.bias (K,)); fedft.json names labels,
-    pooling, base model and digests. Without LoRA there is no PEFT adapter, only these two. Replaces ``folder`` whole;
-    raises StorageError when the disk refuses.
+    pooling, base model and digests. Without LoRA there is no PEFT adapter, only these two. Replaces an earlier export
+    whole; raises StorageError when the disk refuses, or when ``folder`` holds anything else.
     """
+    _require_ours(folder)
     with whole_folder(folder) as target:
         if model.peft_config is not None:
             _write_peft(model, deepcopy(model.peft_config), target)
@@ -43,6 +44,7 @@ def merge_and_save(model: AdaptedModel, folder: Path, *, labels: Sequence[str] |
     The base is read again from its files, unquantized and in their own dtype, so that the model in memory stays as it
     is. Raises ModelError when the files have changed since, or when an adapted layer shares its weight with another.
     """
+    _require_ours(folder)
     base = _fresh(model.base)
     tensors = {name: parameter.detach().cpu() for name, parameter in model.named_adapter_parameters().items()}
     for path, a, b in model.layout.lora_pairs():
@@ -54,6 +56,14 @@ def merge_and_save(model: AdaptedModel, folder: Path, *, labels: Sequence[str] |
         base.tokenizer.save_pretrained(target)
         _write_head(model, target)
         _write_about(model, target, labels, merged=True)
+
+
+def _require_ours(folder: Path) -> None:
+    """An export replaces its folder: refuse one that holds something else."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        raise StorageError(
+            f"expected {folder} to be new, empty or an earlier export, found other files in it: choose another folder"
+        )
 
 
 def _fresh(base: BaseModel) -> BaseModel:
