@@ -61,7 +61,7 @@ def _panel(name: str, spent: Sequence[tuple[float, float]], cap: float | None, t
 def disagreements(run: Run) -> list[str]:
     """Where a finished run states another epsilon than its ledger amounts to."""
     return [
-        f"The run states ε = {epsilon_text(stated)} for {view.institution}; its ledger amounts to {epsilon_text(found)}."
+        f"{view.institution}: the run states ε = {epsilon_text(stated)}, its ledger amounts to {epsilon_text(found)}."
         for view in run.ledgers
         for stated, found in [_stated_and_found(run, view)]
         if run.summary and not _agree(stated, found)

@@ -184,6 +184,6 @@ def _view(path: Path, delta: float | None, own_dataset: str) -> LedgerView:
             events = {dataset: ledger.events(dataset) for dataset in ledger.datasets()}
             head = ledger.head.hash
     except (LedgerError, StorageError) as error:
-        return LedgerView(name, str(error), datasets={})
+        return LedgerView(name, str(error).replace(str(path.resolve()), path.name))
     datasets = {key: (len(found), None if delta is None else epsilon_of(found, delta)) for key, found in events.items()}
     return LedgerView(name, None, len(entries), entries[0].time_utc, entries[-1].time_utc, head, own_dataset, datasets)

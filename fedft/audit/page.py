@@ -80,7 +80,9 @@ svg text.name{{font-weight:600}}
 @media print{{:root{{color-scheme:light;{_LIGHT}}} @page{{size:A4;margin:16mm 15mm}}
 body{{max-width:none;padding:0;font-size:10pt;line-height:1.4}} h2{{margin-top:1.4rem}} .scroll{{overflow:visible}}
 table{{font-size:8.5pt}} a{{color:inherit}} .key,.fill,.who td,.alarm,.band0{{print-color-adjust:exact}}
-.grid2{{grid-template-columns:1fr 1fr}} .grid4{{grid-template-columns:repeat(4,1fr)}}}}
+.grid2{{grid-template-columns:1fr 1fr}} .grid4{{grid-template-columns:repeat(4,1fr)}}
+.tiles{{grid-template-columns:repeat(6,auto);break-inside:avoid}} .tiles dd{{font-size:1.1rem}}
+.lead{{font-size:11.5pt}} h2+p{{break-after:avoid}} pre{{columns:2}}}}
 """
 
 

@@ -26,7 +26,7 @@ def headline(run: Run) -> str:
     unit = unit_of(run)
     text += (
         f"; each {unit}'s data at an institution is protected by (ε, δ)-differential privacy under adding or removing "
-        f"one {unit} ({_promises(run)}), towards everyone who sees that institution's updates, the coordinator included."
+        f"one {unit} ({_promises(run)}), towards everyone who sees that institution's updates, the coordinator too."
     )
     return paragraph(text, "lead")
 
