@@ -25,7 +25,7 @@ from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.privacy.accountant import epsilon_of, require_budget_for, require_delta
 from fedft.privacy.events import DpSgdRound, PrivacyEvent, UnprotectedRelease
-from fedft.randomness import SecureStream, reproducible_rng
+from fedft.randomness import SecureStream, reproducible_rng, secure_bytes
 from fedft.rounds.plan import RoundPlan, RoundRequest, require_sent_adapter
 from fedft.training.local import LocalPlan, Mechanism, Penalty, Uniform, train_locally
 from fedft.training.schedule import learning_rates
@@ -232,6 +232,7 @@ class Institution:
     def _coin_flips(self, plan: RoundPlan) -> Uniform:
         """Secret with a guarantee; without one from the seed, so that a resumed run ends with the same bits."""
         if self.guarantee is not None:
+            torch.manual_seed(int.from_bytes(secure_bytes(8), "big"))  # dropout's masks are coin flips too
             return SecureStream().uniform
         rng = reproducible_rng(self.seed, "local-training", self.name, plan.round)
         torch.manual_seed(int(rng.integers(1 << 62)))

@@ -2,13 +2,15 @@
 
 Abadi et al. 2016, "Deep Learning with Differential Privacy", algorithm 1, with Poisson sampling over units. One logical
 step is a sequence of physical batches: each is clipped as it comes, noise is added once. A unit is whole inside one
-physical batch (data.sampling.pack_units), so it is clipped once; Opacus' BatchMemoryManager splits by row and would cut it
-(docs/decisions/0006).
+physical batch (data.sampling.pack_units), so it is clipped once; Opacus' BatchMemoryManager splits by row and would cut
+it (docs/decisions/0006).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 import numpy as np
@@ -125,11 +127,16 @@ class DpSgd:
         self._model, self._optimizer = model, optimizer
 
     def __enter__(self) -> DpSgd:
-        self._hooks = attach_hooks(self._model)
+        with ExitStack() as stack:
+            stack.enter_context(_known_warning_hidden())
+            stack.callback(attach_hooks(self._model).cleanup)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._hooks.cleanup()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
     def step(
         self,
@@ -153,8 +160,16 @@ class DpSgd:
 
     @property
     def rejected_units(self) -> int:
-        """Units whose gradient was not finite and was left out, counted over all steps. Never leaves the institution."""
+        """Units left out because their gradient was not finite, over all steps. Never leaves the institution."""
         return self._optimizer.rejected_units
+
+
+@contextmanager
+def _known_warning_hidden() -> Iterator[None]:
+    """Torch warns that hooks fire though a layer's input needs no gradient: under a frozen base that is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        yield
 
 
 def attach_hooks(model: nn.Module) -> GradSampleHooks:
@@ -168,11 +183,14 @@ def attach_hooks(model: nn.Module) -> GradSampleHooks:
         ) from error
 
 
-def per_row_gradients(model: nn.Module, parameters: Sequence[nn.Parameter], losses: Callable[[], Tensor]) -> list[Tensor]:
+def per_row_gradients(
+    model: nn.Module, parameters: Sequence[nn.Parameter], losses: Callable[[], Tensor]
+) -> list[Tensor]:
     """Per-row gradients of each parameter, (rows, *shape), as DP-SGD will see them; for the start-up self-test."""
     hooks = attach_hooks(model)
     try:
-        losses().sum().backward()  # type: ignore[no-untyped-call]
+        with _known_warning_hidden():
+            losses().sum().backward()  # type: ignore[no-untyped-call]
         found = [getattr(parameter, "grad_sample", None) for parameter in parameters]
         missing = sum(gradient is None for gradient in found)
         if missing:

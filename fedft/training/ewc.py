@@ -1,8 +1,8 @@
 """Elastic weight consolidation in the space of the effective weight change ΔW = s·B·A.
 
-Kirkpatrick et al. 2017; online form Schwarz et al. 2018, section 4; on ΔW for LoRA Zheng et al. 2026 (arXiv 2602.17559).
-A penalty on the factors themselves would be void at LoRA's start, where B = 0 makes the Fisher of A exactly 0, and it is
-not invariant under (A, B) -> (R A, B R^-1); ΔW is what the model computes with.
+Kirkpatrick et al. 2017; online form Schwarz et al. 2018, section 4; on ΔW for LoRA Zheng et al. 2026 (arXiv
+2602.17559). A penalty on the factors themselves would be void at LoRA's start, where B = 0 makes the Fisher of A
+exactly 0, and it is not invariant under (A, B) -> (R A, B R^-1); ΔW is what the model computes with.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class EwcPenalty:
     after the noise, so with a public or DP Fisher it is post-processing.
     """
 
-    def __init__(self, layout: AdapterLayout, consolidation: Consolidation, strength: float, device: torch.device) -> None:
+    def __init__(
+        self, layout: AdapterLayout, consolidation: Consolidation, strength: float, device: torch.device
+    ) -> None:
         layout.require(consolidation.anchor)
         self._scaling, self._strength = layout.scaling, strength
         anchor = {k: torch.from_numpy(v.copy()).to(device) for k, v in layout.unflatten(consolidation.anchor).items()}

@@ -26,12 +26,18 @@ Detail = Literal["entry", "matrix"]
 
 
 def public_fisher(
-    model: AdaptedModel, data: EncodedDataSet, *, examples: int, seed: int, detail: Detail = "entry", batch_size: int = 16
+    model: AdaptedModel,
+    data: EncodedDataSet,
+    *,
+    examples: int,
+    seed: int,
+    detail: Detail = "entry",
+    batch_size: int = 16,
 ) -> Fisher:
     """Diagonal Fisher information of ΔW and head at the model's present weights, mean over rows of a public data set.
 
-    Per example: the square of each row's gradient, never of a batch mean (van de Ven 2025, arXiv 2502.11756). Labels are
-    drawn from the model. Raises ConfigError when it is zero everywhere: the penalty would then do nothing.
+    Per example: the square of each row's gradient, never of a batch mean (van de Ven 2025, arXiv 2502.11756). Labels
+    are drawn from the model. Raises ConfigError when it is zero everywhere: the penalty would then do nothing.
     """
     rng = reproducible_rng(seed, "public-fisher")
     rows = rng.permutation(len(data.examples))[:examples]
@@ -59,8 +65,9 @@ def private_fisher(
     """The same from private rows, by one Gaussian release over all units.
 
     Guarantee: each unit's gradient is clipped to C, so its squares have L2 norm at most C² (‖g∘g‖₂ ≤ ‖g‖₂²), also when
-    summed within matrices; the sum gets N(0, (noise_multiplier·C²)² I), is then clamped at 0 and divided by the number of
-    units. One GaussianRelease(noise_multiplier) under add-or-remove-one unit.
+    summed within matrices; the sum gets N(0, (noise_multiplier·C²)² I) and is then clamped at 0. One
+    GaussianRelease(noise_multiplier) under add-or-remove-one unit. The result is divided by the number of units, which
+    like the sampling rate of DP-SGD is taken as known.
 
     With ``detail`` "entry" the noise falls on every entry and drowns the signal of small data sets; "matrix" releases
     one number per matrix (docs/decisions/0007).
@@ -85,7 +92,9 @@ def clipped_squares(gradients: Mapping[str, Tensor], clip_norm: float, detail: D
     return squares if detail == "entry" else {name: value.sum() for name, value in squares.items()}
 
 
-def _noised(totals: Mapping[str, Tensor], layout: AdapterLayout, deviation: float, units: int, detail: Detail) -> Fisher:
+def _noised(
+    totals: Mapping[str, Tensor], layout: AdapterLayout, deviation: float, units: int, detail: Detail
+) -> Fisher:
     sizes = {module: a.shape[1] * b.shape[0] for module, a, b in layout.lora_pairs()}
     sizes |= {t.name: t.size for t in layout.tensors if t.role == "head"}
     stream, fisher = SecureStream(), {}
@@ -114,7 +123,9 @@ class _Record:
         def on_forward(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             self.inputs[name] = inputs[0].detach().float()
             if output.requires_grad:
-                output.register_hook(lambda gradient: self.output_gradients.__setitem__(name, gradient.detach().float()))
+                output.register_hook(  # type: ignore[no-untyped-call]
+                    lambda gradient: self.output_gradients.__setitem__(name, gradient.detach().float())
+                )
 
         return on_forward
 

@@ -73,7 +73,8 @@ class Penalty(Protocol):
 
 
 class _Step(Protocol):
-    rejected_units: int
+    @property
+    def rejected_units(self) -> int: ...
 
     def step(
         self, batches: Iterator[Batch], row_losses: Callable[[Batch], Tensor], after_noise: Callable[[], None] | None
@@ -208,6 +209,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 def _require_movement(model: AdaptedModel, start: AdapterVector) -> None:
     if np.array_equal(model.read_vector(), start):
         raise NotPrivate(
-            "expected the first noisy step to move the adapter, found it unchanged: the model was moved or replaced after "
-            "its hooks were set; load the model on its device before attaching the adapter"
+            "expected the first noisy step to move the adapter, found it unchanged: the model was moved or replaced "
+            "after its hooks were set; load the model on its device before attaching the adapter"
         )

@@ -15,7 +15,8 @@ def per_example_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Cross entropy of each row by itself, (n,) float32, in nats.
 
     Guarantee: row i's loss depends on row i alone. Hugging Face's ``outputs.loss`` does not have this property: it
-    divides by the batch's number of tokens, and adding one record then moves the clipped sum by more than the clip norm.
+    divides by the batch's number of tokens, and adding one record then moves the clipped sum by more than the clip
+    norm.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ def learning_rates(
     warmup: int = 0,
     options: Mapping[str, float | int | str] | None = None,
 ) -> tuple[float, ...]:
-    """Rates of the logical steps start .. start+steps-1 of ``total``. Raises ConfigError for options it does not take."""
+    """Rates of the logical steps start .. start+steps-1 of ``total``. Raises ConfigError for unknown options."""
     anchor = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=base)
     try:
         schedule = get_scheduler(

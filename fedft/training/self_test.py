@@ -1,8 +1,8 @@
 """The start-up self-test of private training, on made-up tokens: no record is touched.
 
-It compares the per-example gradients that will be clipped with autograd, one row at a time, in a batch of rows of unequal
-length. It fails when a layer has no per-example gradient, when rows influence each other (a loss averaged over the
-batch's tokens, batch statistics), or when hooks hold parameters that the model does not use.
+It compares the per-example gradients that will be clipped with autograd, one row at a time, in a batch of rows of
+unequal length. It fails when a layer has no per-example gradient, when rows influence each other (a loss averaged over
+the batch's tokens, batch statistics), or when hooks hold parameters that the model does not use.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def _largest_difference(model: AdaptedModel, parameters: list[nn.Parameter]) -> 
             module.p = probability
     if not worst <= TOLERANCE:
         raise NotPrivate(
-            f"expected per-example gradients within {TOLERANCE} of autograd, found {worst:.2g}: rows influence each other "
-            "or the hooks hold other parameters; use a model without batch statistics, in float32, loaded on its device first"
+            f"expected per-example gradients within {TOLERANCE} of autograd, found {worst:.2g}: rows influence each "
+            "other or the hooks hold other parameters; use a model without batch statistics, in float32, loaded on its "
+            "device first"
         )
     return worst
 
