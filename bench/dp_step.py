@@ -2,9 +2,9 @@
 
     python bench/dp_step.py [--quick] [--device cuda] [--write bench/results/dp_step.json]
 
-Both steps run the product's own code (training.local) on a BERT-shaped encoder with random weights: Poisson draw, packing,
-forward, backward, clipping, secure noise, optimizer. ``ratio`` is the median over rounds of (DP time / plain time), the two
-taken in turn; goal at most 1.15 on CPU, 1.10 on a GPU. Peak memory is taken in fresh processes.
+Both steps run the product's own code (training.local) on a BERT-shaped encoder with random weights: Poisson draw,
+packing, forward, backward, clipping, secure noise, optimizer. ``ratio`` is the median over rounds of (DP time / plain
+time), the two taken in turn; goal at most 1.15 on CPU, 1.10 on a GPU. Peak memory is taken in fresh processes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from _result import emit
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from fedft.data.formats import EncodedDataSet, EncodedExample
 from fedft.model.adapter import AdaptedModel, attach_adapter
 from fedft.model.base import load_base_model
 from fedft.randomness import SecureStream
 from fedft.training.local import LocalPlan, Mechanism, train_locally
+from fedft.types import Digest, Role
 
-ROLES = ("lora_B", "head")
-SHAPES = {
+ROLES: tuple[Role, ...] = ("lora_B", "head")
+SHAPES: dict[str, dict[str, Any]] = {
     "encoder-22M": dict(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536),
     "encoder-110M": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072),
 }
@@ -40,8 +42,9 @@ def build(shape: str, device: str, folder: Path) -> AdaptedModel:
     torch.manual_seed(0)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(30517))]
     (folder / "vocab.txt").write_text("\n".join(words))
-    BertModel(BertConfig(**SHAPES[shape], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).save_pretrained(folder)
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    config = BertConfig(**SHAPES[shape], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    BertModel(config).save_pretrained(folder)
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     base = load_base_model(str(folder), task="classification", device=device)
     return attach_adapter(
         base,
@@ -64,7 +67,9 @@ def rows(count: int, length: int) -> EncodedDataSet:
         EncodedExample(rng.integers(5, 30000, size=int(n)), int(rng.integers(77)), None, i)
         for i, n in enumerate(rng.integers(length // 2, length + 1, size=count))
     )
-    return EncodedDataSet(examples, tuple(np.array([i]) for i in range(count)), fingerprint="0" * 64, name="bench")
+    return EncodedDataSet(
+        examples, tuple(np.array([i]) for i in range(count)), fingerprint=Digest("0" * 64), name="bench"
+    )
 
 
 def seconds_per_step(model: AdaptedModel, data: EncodedDataSet, private: bool, steps: int, batch: int) -> float:
@@ -109,13 +114,17 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     if args.only:
-        return measure_once(args)
+        measure_once(args)
+        return
     rounds, steps = (5, 2) if args.quick else (25, 3)
     with tempfile.TemporaryDirectory() as folder:
         model, data = build(args.shape, args.device, Path(folder)), rows(args.batch, args.length)
         for private in (False, True):
             seconds_per_step(model, data, private, 2, args.batch)
-        times = [[seconds_per_step(model, data, private, steps, args.batch) for private in (False, True)] for _ in range(rounds)]
+        times = [
+            [seconds_per_step(model, data, private, steps, args.batch) for private in (False, True)]
+            for _ in range(rounds)
+        ]
     plain, private = (statistics.median(column) for column in zip(*times, strict=True))
     memory = {kind: peak_mib(args, kind == "dp") for kind in ("plain", "dp")}
     emit(

@@ -18,7 +18,7 @@ LAYOUT = AdapterLayout(
 
 
 def played(name: str, **options: float) -> np.ndarray:
-    optimizer = server_optimizer(name, size=6, **options)  # type: ignore[arg-type]
+    optimizer = server_optimizer(name, size=6, **options)
     part = np.ones(6, np.float32)
     for update in UPDATES:
         part = optimizer.step(part, update)

@@ -101,7 +101,7 @@ def test_the_signs_are_fixed() -> None:
 
 @pytest.mark.parametrize("name", ["plain", "momentum"])
 def test_with_sgd_fed_svd_is_ffa_lora_from_an_orthonormal_a(name: str) -> None:
-    """docs/decisions/0003: the row space never changes, so the product takes the same path; momentum is carried along."""
+    """docs/decisions/0003: the row space never changes, so B·A takes the same path; momentum is carried along."""
     rng = np.random.default_rng(0)
     a = np.linalg.qr(rng.normal(size=(20, 3)))[0].T.astype(np.float32)
     goal = rng.normal(size=(8, 20))

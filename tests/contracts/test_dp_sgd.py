@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +22,10 @@ from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer, clip_unit_gradients
 from fedft.training.local import LocalPlan, Mechanism, physical_batches, train_locally
 from fedft.training.losses import per_example_loss
 from fedft.training.self_test import require_private
+from fedft.types import Role
 from tests.tiny import classification_rows, tiny_bert, tiny_gpt2, tiny_llama, write_jsonl
 
-ROLES = ("lora_B", "head")
+ROLES: tuple[Role, ...] = ("lora_B", "head")
 CLIP = 0.1
 
 
@@ -59,7 +59,11 @@ def gradient_sum(model: AdaptedModel, data: EncodedDataSet, units: Sequence[int]
     parameters = model.set_trainable(ROLES)
     model.train()
     optimizer = UnitDPOptimizer(
-        torch.optim.SGD(parameters, lr=0.0), noise_multiplier=0.0, clip_norm=CLIP, expected_batch_size=1, stream=SecureStream()
+        torch.optim.SGD(parameters, lr=0.0),
+        noise_multiplier=0.0,
+        clip_norm=CLIP,
+        expected_batch_size=1,
+        stream=SecureStream(),
     )
     batches = physical_batches(data, np.array(units, dtype=np.int64), plan(rows=rows), 0, SecureStream().uniform)
     with DpSgd(model, optimizer) as dp_sgd:
@@ -69,13 +73,19 @@ def gradient_sum(model: AdaptedModel, data: EncodedDataSet, units: Sequence[int]
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.integers(1, 5), st.floats(1e-6, 1e6), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.integers(0, 9)
+    st.integers(1, 5),
+    st.floats(1e-6, 1e6),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.integers(0, 9),
 )
 def test_each_unit_adds_a_vector_of_norm_at_most_the_clip_norm(
     units: int, scale: float, dtype: torch.dtype, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    gradients = [torch.randn((units, 7, 3), generator=generator) * scale, torch.randn((units, 500), generator=generator)]
+    gradients = [
+        torch.randn((units, 7, 3), generator=generator) * scale,
+        torch.randn((units, 500), generator=generator),
+    ]
     for unit in range(units):
         alone = [g[unit : unit + 1].to(dtype) for g in gradients]
         sums, _ = clip_unit_gradients(alone, 0.37)
@@ -139,7 +149,13 @@ def test_an_empty_draw_adds_noise_of_the_stated_variance_and_counts_as_a_step(
     start, steps = model.read_vector(), []
     chosen = LocalPlan((1.0,) * 5, 4, 1e-12, Mechanism(CLIP, 3.0), optimizer="sgd")
     result = train_locally(
-        model, data, start, chosen, roles=ROLES, uniform=SecureStream().uniform, on_step=lambda done, _: steps.append(done)
+        model,
+        data,
+        start,
+        chosen,
+        roles=ROLES,
+        uniform=SecureStream().uniform,
+        on_step=lambda done, _: steps.append(done),
     )
     assert steps == [1, 2, 3, 4, 5]
     deviation = 3.0 * CLIP / 4 * np.sqrt(5)
@@ -175,7 +191,9 @@ def test_what_is_added_after_the_noise_arrives_whole(model: AdaptedModel, data: 
     model.write_vector(start)
 
 
-def test_hooks_that_hold_other_parameters_are_found_at_the_first_step(model: AdaptedModel, data: EncodedDataSet) -> None:
+def test_hooks_that_hold_other_parameters_are_found_at_the_first_step(
+    model: AdaptedModel, data: EncodedDataSet
+) -> None:
     class Stale(type(model)):  # type: ignore[misc]
         def set_trainable(self, roles: Sequence[str]) -> list[nn.Parameter]:
             return [nn.Parameter(p.detach().clone()) for p in super().set_trainable(roles)]
@@ -200,7 +218,9 @@ def test_the_model_carries_no_hooks_after_training(model: AdaptedModel, data: En
 
 def test_without_privacy_the_step_is_plain_gradient_descent(model: AdaptedModel, data: EncodedDataSet) -> None:
     start = model.read_vector()
-    result = train_locally(model, data, start, plan(private=False, batch=12), roles=ROLES, uniform=np.random.default_rng(0).random)
+    result = train_locally(
+        model, data, start, plan(private=False, batch=12), roles=ROLES, uniform=np.random.default_rng(0).random
+    )
     model.write_vector(start)
     parameters = model.set_trainable(ROLES)
     batch = collate(data.examples, 0)

@@ -133,7 +133,10 @@ def test_a_head_of_zeros_still_has_a_fisher_of_its_own(model: AdaptedModel, data
 def test_one_unit_adds_squares_of_norm_at_most_the_clip_norm_squared(detail: str) -> None:
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        raw = {"a": torch.randn((5, 4), generator=generator) * 10 ** (seed % 4 - 1), "b": torch.randn(6, generator=generator)}
+        raw = {
+            "a": torch.randn((5, 4), generator=generator) * 10 ** (seed % 4 - 1),
+            "b": torch.randn(6, generator=generator),
+        }
         squares = clipped_squares(raw, 0.5, detail)  # type: ignore[arg-type]
         assert torch.cat([s.flatten() for s in squares.values()]).norm() <= 0.25 * (1 + 1e-12)
     poisoned = clipped_squares({"a": torch.tensor([1.0, float("nan")])}, 0.5, detail)  # type: ignore[arg-type]
@@ -184,7 +187,7 @@ def test_the_fisher_of_a_language_model_is_taken_at_a_fresh_adapter(tmp_path: Pa
 def test_a_fisher_of_zeros_is_refused(tmp_path: Path, data: EncodedDataSet, model: AdaptedModel) -> None:
     class Constant(type(model)):  # type: ignore[misc]
         def forward(self, batch: object) -> torch.Tensor:
-            return super().forward(batch) * 0.0
+            return super().forward(batch) * 0.0  # type: ignore[no-any-return]
 
     original = model.__class__
     model.__class__ = Constant

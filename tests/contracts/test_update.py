@@ -72,7 +72,7 @@ def test_a_mean_does_not_depend_on_the_order(updates: list[tuple[float, float]],
 @settings(deadline=None)
 @given(WEIGHTED)
 def test_a_mean_is_as_near_as_stated(updates: list[tuple[float, float]]) -> None:
-    weight = sum(Fraction(w) for _, w in updates)
+    weight = sum((Fraction(w) for _, w in updates), Fraction())
     exact = sum(Fraction(x) * Fraction(w) for x, w in updates) / weight
     total = np.sum([encode(np.array([x]), w) for x, w in updates], axis=0)
     result = Fraction(float(decode(total, float(weight))[0]))
