@@ -7,7 +7,9 @@ traceback. Any other exception's text is not printed, since a library may quote 
 from __future__ import annotations
 
 import os
+import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,8 +72,13 @@ def hint(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """One line on stdout, never wrapped: a script may read it."""
-    console().print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    """On stdout as it is, for people and scripts alike."""
+    typer.echo(text)
+
+
+def one_line(text: str) -> str:
+    """Without line ends or control characters, which a model's words and a label may hold."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
 def _unforeseen(error: Exception) -> str:
@@ -89,7 +96,9 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _quiet_libraries() -> None:
-    """Progress bars and warnings of libraries would tear the live display; telemetry is off unless asked for."""
+    """Progress bars and warnings of libraries would tear the display; Flower's telemetry is off unless asked for."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     for name, value in (
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         ("TRANSFORMERS_VERBOSITY", "error"),

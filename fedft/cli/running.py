@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -56,51 +57,45 @@ def simulate(
     variant: Annotated[str | None, typer.Option(metavar="NAME", help="Play this variant of the file alone.")] = None,
     plain: Plain = False,
 ) -> None:
-    """Play the whole federation in FILE on this machine; with --resume, go on with one, without FILE.
+    """Play the whole federation in FILE on this machine; with --resume, go on with one, FILE or not.
 
     Exit code 4: a check that the file announces does not hold.
     """
-    from fedft.audit.report import write_report
     from fedft.display.make import make_display
-    from fedft.display.summary import checks_hold, summary_view
-    from fedft.simulation.run import play
+    from fedft.display.summary import checks_hold, next_steps, summary_view
 
-    config = _config(file, set_ or [], resume, variant)
-    where = resume or folder or Path("runs") / f"{config.federation.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    if file is None and (resume is None or set_ or variant is not None):
+        raise typer.BadParameter("give FILE, or --resume DIR alone")
+    config = None if file is None else _config(file, set_ or [], variant)
+    where = resume or folder or _new_folder(config)
     output = console()
     display = make_display(output, plain=plain)
     try:
         with display:
-            summary = play(config, folder=where, engine=engine, resume=resume is not None, observer=display)
+            from fedft.audit.report import write_report
+            from fedft.simulation.run import play
+
+            chosen = _chosen(config, where, resumed=resume is not None)
+            summary = play(chosen, folder=where, engine=engine, resume=resume is not None, observer=display)
+            for run in (where, *(where / name for name in summary.get("variants", ()))):
+                write_report(run)
     except KeyboardInterrupt:
-        hint(f"interrupted; go on with: fedft simulate --resume {where}")
+        hint(f"interrupted; {_how_to_resume(where)}")
         raise typer.Exit(INTERRUPTED) from None
     except FedftError as error:
         fail(str(error))
-        if (where / "checkpoints").is_dir():
-            hint(f"what is done is kept; go on with: fedft simulate --resume {where}")
+        if not isinstance(error, ConfigError):
+            hint(_how_to_resume(where))
         raise typer.Exit(1) from None
-    for run in (where, *(where / name for name in summary.get("variants", ()))):
-        write_report(run)
-    output.print(summary_view(summary, where))
+    output.print(summary_view(summary))
+    say("\n".join(next_steps(summary, where)))
     if not checks_hold(summary):
         raise typer.Exit(CHECK_FAILED)
 
 
-def _config(file: Path | None, overrides: list[str], resume: Path | None, variant: str | None) -> FederationConfig:
-    """The file's configuration; of a run to be resumed, its own."""
+def _config(file: Path, overrides: list[str], variant: str | None) -> FederationConfig:
     from fedft.config import load_config, variant_config
 
-    if resume is not None:
-        if file is not None or overrides or variant is not None:
-            raise typer.BadParameter(
-                "--resume goes on with the run's own configuration: leave FILE, --set and --variant out"
-            )
-        from fedft.simulation.run import resume_config
-
-        return resume_config(resume)
-    if file is None:
-        raise typer.BadParameter("give FILE, or --resume DIR")
     config = load_config(file, overrides)
     if variant is None:
         return config
@@ -108,3 +103,29 @@ def _config(file: Path | None, overrides: list[str], resume: Path | None, varian
         known = ", ".join(config.variants) or "none"
         raise ConfigError(f'expected --variant to name one of the variants ({known}), found "{variant}": correct it')
     return variant_config(config, variant)
+
+
+def _chosen(given: FederationConfig | None, where: Path, *, resumed: bool) -> FederationConfig:
+    """What to play; of a run to be resumed its own configuration, and ``given`` must not differ."""
+    if given is not None and not resumed:
+        return given
+    from fedft.simulation.run import resume_config
+
+    stored = resume_config(where)
+    if given not in (None, stored):
+        raise ConfigError(
+            "expected the configuration that the run was started with, found another: leave FILE and --set out, or "
+            "start a new run"
+        )
+    return stored
+
+
+def _how_to_resume(where: Path) -> str:
+    if not (where / "config.json").is_file():
+        return "nothing was begun"
+    return f"what is done is kept; go on with: fedft simulate --resume {shlex.quote(str(where))}"
+
+
+def _new_folder(config: FederationConfig | None) -> Path:
+    name = "run" if config is None else config.federation.name
+    return Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"

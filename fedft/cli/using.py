@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedft.cli.frame import AsJson, Run, console, say
+from fedft.cli.frame import AsJson, Run, console, one_line, say
 
 Rows = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="JSONL, CSV or Parquet.")]
 
@@ -50,7 +50,8 @@ def predict(
         if as_json:
             say(json.dumps({"row": number, "answer": answer.text, "probability": answer.probability}))
         else:
-            say(answer.text if answer.probability is None else f"{answer.text}\t{answer.probability:.4f}")
+            text = one_line(answer.text)
+            say(text if answer.probability is None else f"{text}\t{answer.probability:.4f}")
 
 
 def export(

@@ -94,13 +94,15 @@ def read_story(name: str, path: Path, *, delta: float | None = None) -> LedgerSt
 def story_view(story: LedgerStory) -> RenderableType:
     """Its entries, one a line, and what they come to."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for head in ("#", "time (UTC)", "entry", "round", "data set", "what"):
+    for head in ("#", "time (UTC)", "entry", "round", "what"):
         table.add_column(head, overflow="fold", justify="right" if head in ("#", "round") else "left")
+    several = len(story.accounts) > 1
     for entry in story.entries:
-        fields = entry.fields
-        cells = [fields.get("round", ""), fields.get("dataset", ""), _what(entry)]
         time = entry.time_utc.replace("T", " ").removesuffix("Z")
-        table.add_row(str(entry.sequence), time, entry.kind, *map(str, cells))
+        where = f" ({entry.fields['dataset']})" if several and "dataset" in entry.fields else ""
+        table.add_row(
+            str(entry.sequence), time, entry.kind, str(entry.fields.get("round", "")), f"{_what(entry)}{where}"
+        )
     return Group(Text(f"{story.name}: {story.path}", style="bold"), table, *map(_account_line, story.accounts), Text())
 
 
@@ -124,18 +126,18 @@ def _what(entry: Entry) -> str:
     if entry.kind == "intent":
         return f"{fields['purpose']}: {_event(fields['event'])}"
     if entry.kind == "release":
-        return f"{fields['purpose']}: {fields['bytes']:,} bytes, SHA-256 {fields['sha256'][:12]}"
+        return f"{fields['purpose']}: {fields['bytes']:,} bytes, {fields['sha256'][:12]}"
     if entry.kind == "refusal":
         return f"refused: {fields['reason']}"
     return f"ledger {fields['ledger'][:12]}"
 
 
 def _event(event: Mapping[str, Any]) -> str:
-    values = {name.replace("_", " "): value for name, value in event.items() if name != "kind"}
-    words = ", ".join(
-        f"{name} {figure(value) if isinstance(value, float) else value}" for name, value in values.items()
-    )
-    return f"{event['kind']}{f' ({words})' if words else ''}"
+    if event["kind"] == "dp-sgd-round":
+        noise, rate = figure(event["noise_multiplier"]), figure(event["sampling_rate"])
+        return f"{event['steps']} steps, noise {noise}, rate {rate}"
+    noise = f", noise {figure(event['noise_multiplier'])}" if "noise_multiplier" in event else ""
+    return f"{event['kind']}{noise}"
 
 
 def _last_delta(entries: Iterable[Entry], dataset: str) -> float | None:

@@ -47,14 +47,16 @@ class LiveDisplay(Tracker):
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        self._live.transient = kind is None
+        self._live.transient = kind is None or not self.state.rounds
         self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, plain = min(options.max_width, 120), options.ascii_only
         room = max(3, (console.height if console.is_terminal else 10_000) - _OTHER_LINES)
+        yield self._header(width, plain)
+        if not self.state.rounds:
+            return
         yield Group(
-            self._header(width, plain),
             Text(),
             _institutions(self.state, width, room, plain),
             Text(),
@@ -65,7 +67,7 @@ class LiveDisplay(Tracker):
     def _header(self, width: int, ascii_only: bool) -> Group:
         state, left = self.state, self.left
         if not state.rounds:
-            return Group(Text(f"getting ready: {duration(self.elapsed)}", style="dim"))
+            return Group(Text(f"loading libraries, data and model: {duration(self.elapsed)}", style="dim"))
         times = f"{duration(self.elapsed)} elapsed"
         if left is not None:
             times += f", about {duration(left)} left"

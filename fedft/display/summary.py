@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,27 @@ def checks_hold(summary: Summary) -> bool:
     return all(check["holds"] for check in summary.get("checks") or ())
 
 
-def summary_view(summary: Summary, folder: Path) -> RenderableType:
-    """``summary``: what summary.json holds; ``folder``: the run's."""
+def summary_view(summary: Summary) -> RenderableType:
+    """``summary``: what summary.json holds."""
     variants: Mapping[str, Summary] = summary.get("variants") or {}
     parts: list[RenderableType] = [Text()]
     parts += _variants(variants) if variants else _one_run(summary)
     if summary.get("checks"):
         parts += [Text(), *map(_check, summary["checks"])]
-    parts += [Text(), *_what_next(folder, next(iter(variants), ""))]
-    return Group(*parts)
+    return Group(*parts, Text())
+
+
+def next_steps(summary: Summary, folder: Path) -> list[str]:
+    """Where things are and what to do now, in whole lines that can be copied. ``folder``: the run's."""
+    run = folder / next(iter(summary.get("variants") or {}), "")
+    command = shlex.quote(str(run))
+    return [
+        f"report   {folder / 'report.html'}",
+        f"adapter  {run / 'adapter'}",
+        f"next     fedft evaluate {command}",
+        f"         fedft predict {command} TEXT",
+        f"         fedft export {command} --to DIR",
+    ]
 
 
 def table(*heads: str, right: tuple[int, ...] = ()) -> Table:
@@ -107,14 +120,6 @@ def _check(check: Summary) -> Text:
     word, style = ("holds", "green") if check["holds"] else ("DOES NOT HOLD", "red")
     text = f"{word}: {check['figure']} {check['bound']}, found {_found(check.get('found'))}"
     return Text(text, style=style)
-
-
-def _what_next(folder: Path, variant: str) -> Iterator[Text]:
-    yield Text(f"report   {folder / 'report.html'}", no_wrap=True)
-    run = folder / variant if variant else folder
-    yield Text(f"adapter  {run / 'adapter'}", no_wrap=True)
-    yield Text(f"next     fedft evaluate {run}", no_wrap=True)
-    yield Text(f"         fedft export {run} --to DIR", no_wrap=True)
 
 
 def _value(evaluation: object, metric: str) -> str:

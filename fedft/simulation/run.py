@@ -53,7 +53,7 @@ def play(
     """
     observer = observer or Observer()
     if not config.variants:
-        summary = _play_one(config, folder, engine, resume, observer)
+        summary = _play_one(config, folder, engine, resume, observer, title=config.federation.name)
     else:
         if not resume:
             RunFolder(folder).create(_as_written(config, run=None))
@@ -61,7 +61,10 @@ def play(
         for name in config.variants:
             inner = folder / name
             begun = resume and (inner / "config.json").exists()
-            summary["variants"][name] = _play_one(variant_config(config, name), inner, engine, begun, observer)
+            title = f"{config.federation.name}: {name}"
+            summary["variants"][name] = _play_one(
+                variant_config(config, name), inner, engine, begun, observer, title=title
+            )
     summary["story"] = config.outcome.story
     summary["checks"] = check_outcome(config.outcome.checks, summary)
     RunFolder(folder).write_summary(summary)
@@ -82,7 +85,9 @@ def _as_written(config: FederationConfig, *, run: str | None) -> dict[str, Any]:
     return {"fedft_version": __version__, "run": run, **config.model_dump(mode="json")}
 
 
-def _play_one(config: FederationConfig, folder: Path, engine: str, resume: bool, observer: Observer) -> dict[str, Any]:
+def _play_one(
+    config: FederationConfig, folder: Path, engine: str, resume: bool, observer: Observer, *, title: str
+) -> dict[str, Any]:
     begun = time.perf_counter()
     if config.simulation.threads is not None:
         torch.set_num_threads(config.simulation.threads)
@@ -91,7 +96,7 @@ def _play_one(config: FederationConfig, folder: Path, engine: str, resume: bool,
     store, run = RunFolder(folder), _run_name(config, folder, resume)
     if not resume:
         store.create(_as_written(config, run=run))
-    observer.run_started(config.federation.name, config.federation.rounds, setup.institution_names)
+    observer.run_started(title, config.federation.rounds, setup.institution_names)
     with _engine(engine, setup, plan, folder) as chosen:
         coordinator = _coordinator(setup, run, store, observer)
         chosen.play(coordinator, observer)

@@ -83,8 +83,8 @@ def open_run(folder: Path) -> SavedRun:
     ModelError
         The base model is not the one the adapter was trained on. LayoutMismatch: it is, with other settings.
     """
-    _require_one_run(folder)
     config = resume_config(folder)
+    _require_one_run(folder, config)
     if not RunFolder(folder).best.is_dir():
         raise StorageError(
             f"expected a finished round in {folder}, found none yet: go on with fedft simulate --resume {folder}"
@@ -104,13 +104,11 @@ def export_run(run: SavedRun, folder: Path, *, merged: bool) -> None:
     (merge_and_save if merged else export_adapter)(run.model, folder, labels=run.labels)
 
 
-def _require_one_run(folder: Path) -> None:
-    if (folder / "checkpoints").is_dir():
-        return
-    variants = sorted(file.parent.name for file in folder.glob("*/config.json"))
-    if variants:
+def _require_one_run(folder: Path, config: FederationConfig) -> None:
+    if config.variants:
+        names = list(config.variants)
         raise ConfigError(
-            f"expected one run, found one with the variants {', '.join(variants)}: name one, as {folder / variants[0]}"
+            f"expected one run, found one with the variants {', '.join(names)}: name one, as {folder / names[0]}"
         )
 
 

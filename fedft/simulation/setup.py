@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from fedft.aggregation.base import Aggregation, aggregation_by_name
 from fedft.config import FederationConfig
 from fedft.config import Institution as InstitutionSection
-from fedft.data.examples import DataSet, load_data_set, select
-from fedft.data.formats import EncodedDataSet, encode_classification, encode_instruction
+from fedft.data.examples import DataSet, select
+from fedft.data.formats import EncodedDataSet
 from fedft.data.quality import quality_report, require_batch, require_trainable
 from fedft.errors import ConfigError, DataError
-from fedft.model.adapter import AdaptedModel, attach_adapter
-from fedft.model.base import load_base_model
+from fedft.model.adapter import AdaptedModel
 from fedft.rounds.institution import TrainingTerms
 from fedft.rounds.plan import DEFAULT_TASK
 from fedft.simulation.partition import partition
+from fedft.simulation.parts import adapted_model, encode_rows, load_rows
 
 GENERAL = ""
 """The key of reference rows that belong to no task of the sequence."""
@@ -47,7 +47,9 @@ class Setup:
         self.labels = self._labels(evaluation)
         self._shares = self._deal()
         self._institutions: dict[str, InstitutionData] = {}
-        self.model = self._model()
+        self.model: AdaptedModel = adapted_model(
+            config, labels=self.labels, orthonormal_a=self.aggregation.orthonormal_a
+        )
         self.evaluation = {task: self.encode(rows) for task, rows in self._by_task(evaluation, strict=True).items()}
         self.reference = self._reference()
 
@@ -95,39 +97,10 @@ class Setup:
         )
 
     def encode(self, rows: DataSet) -> EncodedDataSet:
-        task, skip = self.config.task, self.config.data.on_bad_record
-        if task.kind == "instruction":
-            return encode_instruction(rows, self.model.tokenizer, max_length=task.max_length, on_bad_record=skip)
-        return encode_classification(
-            rows,
-            self.model.tokenizer,
-            text=task.text,
-            label=task.label,
-            labels=self.labels or (),
-            max_length=task.max_length,
-            on_bad_record=skip,
-        )
-
-    def load_rows(self, source: str) -> DataSet:
-        """Rows of another file for the same task, such as those of ``fedft evaluate --data``."""
-        return self._load(source, labels=self.labels)
+        return encode_rows(self.config, rows, self.model.tokenizer, labels=self.labels)
 
     def _load(self, source: str, *, labels: tuple[str, ...] | None, private: bool = False) -> DataSet:
-        config, task = self.config, self.config.task
-        classification = task.kind == "classification"
-        keep = [config.data.task_column] if config.data.task_column else []
-        if private and config.data.partition is not None and config.data.partition.column:
-            keep.append(config.data.partition.column)
-        return load_data_set(
-            source,
-            fields=(task.text, task.label) if classification else ("instruction", "output"),
-            optional_fields=() if classification else ("input",),
-            unit_column=config.data.unit if private else None,
-            on_bad_record=config.data.on_bad_record,
-            labels=labels if classification else None,
-            label_field=task.label if classification else None,
-            keep=tuple(keep),
-        )
+        return load_rows(self.config, source, labels=labels, private=private)
 
     def _labels(self, evaluation: DataSet) -> tuple[str, ...] | None:
         """The task's words for its classes: from the file, or the public rows; never from private ones."""
@@ -164,31 +137,6 @@ class Setup:
                 "correct the names, or data.partition"
             )
         return {name: (sections.get(name) or InstitutionSection(name=name), rows) for name, rows in shares.items()}
-
-    def _model(self) -> AdaptedModel:
-        config = self.config
-        base = load_base_model(
-            config.model.base,
-            task=config.task.kind,
-            device=config.training.device,
-            dtype=config.model.dtype,
-            quantization=config.model.quantization,
-            revision=config.model.revision,
-            sha256=config.model.sha256,
-        )
-        return attach_adapter(
-            base,
-            method=config.adapter.method,
-            rank=config.adapter.rank,
-            alpha=config.adapter.alpha,
-            target_modules=config.adapter.target_modules,
-            dropout=config.adapter.dropout,
-            rslora=config.adapter.rslora,
-            num_labels=None if self.labels is None else len(self.labels),
-            pooling=config.task.pooling,
-            seed=config.federation.seed,
-            orthonormal_a=self.aggregation.orthonormal_a,
-        )
 
     def _reference(self) -> dict[str, EncodedDataSet]:
         """By task; rows of no task of the sequence, or all rows where there is no sequence, under GENERAL."""
