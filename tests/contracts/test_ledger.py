@@ -67,14 +67,23 @@ def require_nothing_lost_and_nothing_twice(folder: Path) -> bool:
 def test_a_writer_killed_at_any_step_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
     ends = [
         require_nothing_lost_and_nothing_twice(folder)
-        for folder in killed(tmp_path, "step", [*range(1, 2000, 29), 1_000_000])
+        for folder in killed(tmp_path, "step", [*range(1, 2000, 47), 1_000_000])
     ]
-    assert not any(ends[:40])  # the kills did happen inside
+    assert not any(ends[:25])  # the kills did happen inside
     assert ends[-1]
 
 
+@pytest.mark.parametrize(("how", "committed"), [("before-commit", 0), ("after-commit", 1)])
+def test_the_commit_is_the_moment_that_counts(tmp_path: Path, how: str, committed: int) -> None:
+    """Two intents, two releases, a refusal: five commits, and a death right before and right after each."""
+    for number, folder in enumerate(killed(tmp_path, how, [1, 2, 3, 4, 5]), start=1):
+        with Ledger.open(folder / "ledger.sqlite", read_only=True) as ledger:
+            assert len(ledger.entries()) - 1 == number - 1 + committed
+        assert not require_nothing_lost_and_nothing_twice(folder)
+
+
 def test_a_writer_killed_at_any_time_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
-    for folder in killed(tmp_path, "time", list(range(2_000, 60_000, 2_500))):
+    for folder in killed(tmp_path, "time", list(range(2_000, 60_000, 5_000))):
         require_nothing_lost_and_nothing_twice(folder)
 
 
