@@ -46,7 +46,7 @@ background:var(--rule);border:1px solid var(--rule)}}
 .tiles dd{{margin:0;font-size:1.3rem;font-weight:600;font-variant-numeric:tabular-nums}}
 .scroll{{overflow-x:auto;margin:.6rem 0}}
 table{{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;min-width:min(100%,24rem)}}
-th,td{{text-align:left;padding:.3rem .9rem .3rem 0;border-bottom:1px solid var(--rule);vertical-align:top}}
+th,td{{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--rule);vertical-align:top}}
 thead th{{color:var(--soft);font-weight:600;vertical-align:bottom;border-bottom-color:var(--soft)}}
 th.n,td.n{{text-align:right}} td.n{{white-space:nowrap}}
 tbody th{{font-weight:600;white-space:nowrap}} .who tbody th,td code,td .t{{white-space:nowrap}}

@@ -9,6 +9,10 @@ from fedft.audit.page import capitalized, cell, marked, paragraph, section, tabl
 from fedft.audit.svg import COLOURS, Band, Series, line_plot
 from fedft.audit.words import SHARES, axis_text, metric_name, metric_text
 
+_CONVENTION = (
+    "Of an earlier task: the best value reached before, minus the value at the end. Of the reference set: the value "
+    "before training, minus the value at the end. Positive is worse, whichever way the metric counts."
+)
 _Points = Callable[[Run, str], tuple[tuple[float, float], ...]]
 _Mark = tuple[float, str] | None
 
@@ -40,10 +44,9 @@ def forgotten(run: Run) -> str:
     ]
     if not figures and not rows:
         return ""
-    convention = "Forgetting is the best value reached before minus the value at the end; positive means forgotten."
     return section(
         "Forgetting",
-        paragraph(convention, "note"),
+        paragraph(_CONVENTION, "note"),
         table(("What", f"Forgetting ({metric_name(metric)})", ""), rows, numeric=(1,)),
         f'<div class="grid2">{"".join(figures)}</div>' if figures else "",
     )
@@ -51,7 +54,8 @@ def forgotten(run: Run) -> str:
 
 def points_text(metric: str, value: float) -> str:
     """A difference between two values of a metric."""
-    return f"{100 * value:+.1f} points" if metric in SHARES else f"{value:+.4g}"
+    text = f"{100 * value:+.1f}\N{NO-BREAK SPACE}points" if metric in SHARES else f"{value:+.4g}"
+    return text.replace("-", "\N{MINUS SIGN}", 1)
 
 
 def _figures(run: Run, metrics: Sequence[str], points_of: _Points, where: str, mark: _Mark) -> list[str]:
@@ -129,4 +133,4 @@ def _points_of(pairs: Iterable[tuple[object, Body]], metric: str) -> tuple[tuple
 
 
 def _verdict(value: float) -> str:
-    return "forgotten" if value > 0 else "better than ever before" if value < 0 else "kept"
+    return "forgotten" if value > 0 else "not forgotten"

@@ -17,10 +17,11 @@ from fedft.audit.budget import budget
 from fedft.audit.folder import Body, Run, number, part, pick, read_run
 from fedft.audit.page import as_bytes, as_duration, capitalized, cell, marked, page, paragraph, section, table
 from fedft.audit.svg import COLOURS, line_plot, row_plot
-from fedft.audit.words import axis_text, epsilon_text, headline, metric_name, metric_text
+from fedft.audit.words import axis_text, epsilon_text, headline, metric_name, metric_text, unit_of
 from fedft.errors import StorageError
 
 REPORT = "report.html"
+_EPSILON = "Largest ε is that of the institution which spent most, under adding or removing one"
 
 
 def write_report(folder: Path) -> Path:
@@ -87,7 +88,12 @@ def _comparison(run: Run, variants: Body, runs: Mapping[str, Run]) -> str:
             paragraph(warning, "alarm") if unprotected else "",
             paragraph(f"{len(names)} variants of one federation, each a run of its own.", "lead"),
             sections.outcome(run.summary, run.config),
-            section("Comparison", _variants_table(variants, runs, metric), f'<div class="grid2">{plots}</div>'),
+            section(
+                "Comparison",
+                _variants_table(variants, runs, metric),
+                paragraph(f"{_EPSILON} {unit_of(run)}; the variant's own report has its table.", "note"),
+                f'<div class="grid2">{plots}</div>',
+            ),
             sections.configuration(run.config),
             sections.evidence(run),
         )

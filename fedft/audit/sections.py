@@ -145,10 +145,17 @@ def rounds_table(run: Run) -> str:
     if not run.rounds:
         return ""
     metrics, reference = metrics_of(run, "evaluation"), metrics_of(run, "reference")
-    head = ["Round", "Task", "Updates", *map(metric_name, metrics), *(f"ref. {metric_name(m)}" for m in reference)]
+    several = len({str(record.get("task")) for record in run.rounds}) > 1
+    head = [
+        "Round",
+        *(["Task"] if several else []),
+        "Updates",
+        *map(metric_name, metrics),
+        *(f"ref. {metric_name(m)}" for m in reference),
+    ]
     head += ["Largest ε", "Update norm", "Up", "Down", "Time"]
-    rows = [_round_row(record, metrics, reference) for record in run.rounds]
-    return section("Figures per round", table(head, rows, numeric=(0, *range(2, len(head)))))
+    rows = [_round_row(record, metrics, reference, several) for record in run.rounds]
+    return section("Figures per round", table(head, rows, numeric=[i for i, name in enumerate(head) if name != "Task"]))
 
 
 def evidence(run: Run) -> str:
@@ -213,7 +220,7 @@ def _answer(name: str, record: Body) -> str:
     return "<td></td>"
 
 
-def _round_row(record: Body, metrics: Sequence[str], reference: Sequence[str]) -> list[str]:
+def _round_row(record: Body, metrics: Sequence[str], reference: Sequence[str], is_task_told: bool) -> list[str]:
     spent = [float(v) for v in part(record, "epsilon").values() if isinstance(v, int | float)]
     seconds = number(record.get("seconds"))
 
@@ -223,7 +230,7 @@ def _round_row(record: Body, metrics: Sequence[str], reference: Sequence[str]) -
 
     return [
         cell(record.get("round")),
-        cell(record.get("task")),
+        *([cell(record.get("task"))] if is_task_told else []),
         cell(len(record.get("updates") or ())),
         *(figure("evaluation", metric) for metric in metrics),
         *(figure("reference", metric) for metric in reference),
