@@ -153,12 +153,16 @@ def test_the_private_fisher_carries_the_stated_noise(model: AdaptedModel, data: 
     assert stats.kstest(positive, "halfnorm").pvalue > 1e-6
 
 
-def test_the_matrix_fisher_keeps_its_signal_under_noise(model: AdaptedModel, data: EncodedDataSet) -> None:
-    released = private_fisher(model, data, clip_norm=1.0, noise_multiplier=1e-9, detail="matrix")
-    exact = private_fisher(model, data, clip_norm=1.0, noise_multiplier=1e-9, detail="entry")
+def test_the_matrix_fisher_is_the_mean_of_the_entries(
+    model: AdaptedModel, data: EncodedDataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both draw the same labels here: else they would differ by the luck of few rows."""
+    monkeypatch.setattr("fedft.training.fisher.secure_bytes", bytes)
+    released = private_fisher(model, data, clip_norm=1.0, noise_multiplier=1e-13, detail="matrix")
+    exact = private_fisher(model, data, clip_norm=1.0, noise_multiplier=1e-13, detail="entry")
     assert {v.shape for v in released.values()} == {()}
     for name, value in exact.items():
-        assert released[name] == pytest.approx(value.mean(), rel=0.8)
+        assert released[name] == pytest.approx(value.mean(), rel=1e-4, abs=1e-14)
 
 
 def test_a_consolidation_survives_the_disk(model: AdaptedModel, tmp_path: Path) -> None:
