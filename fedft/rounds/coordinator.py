@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fedft.aggregation.base import Aggregation, RunningSum
 from fedft.aggregation.server_optimizer import ServerOptimizer
-from fedft.errors import FederationError, FedftError, QuorumNotReached, UpdateError
+from fedft.errors import FederationError, FedftError, LayoutMismatch, QuorumNotReached, UpdateError
 from fedft.evaluation.quality import is_better
 from fedft.model.vector import AdapterLayout, vector_digest
 from fedft.rounds.plan import RoundPlan, RoundRequest, task_of_round
@@ -250,7 +250,11 @@ class Coordinator:
         tensors, manifest = kept
         if manifest["run"] != self.terms.run:
             raise FederationError(f"expected the state of run {self.terms.run}, found another's: choose its own folder")
-        self.layout.require(tensors["adapter"])
+        if manifest["layout"] != self.layout.as_json():
+            raise LayoutMismatch(
+                f"expected the state of an adapter of layout {self.layout.digest[:12]}, found another's: put the "
+                "base model and the [adapter] section back that the run began with"
+            )
         self._optimizer.load_state(
             {k.removeprefix("server/"): v for k, v in tensors.items() if k.startswith("server/")}
         )
