@@ -87,6 +87,8 @@ def _task(config: FederationConfig) -> Iterator[str]:
         )
     if config.task.labels is not None:
         yield 'expected no task.labels with task.kind = "instruction", found some: remove them'
+    if config.task.head_start != "zeros":
+        yield 'expected no task.head_start with task.kind = "instruction", found one: there is no head; remove it'
 
 
 def _continual(config: FederationConfig) -> Iterator[str]:

@@ -67,6 +67,9 @@ class Task(Section):
     label: str = Field(default="label", description="column, for classification")
     labels: tuple[str, ...] | None = Field(default=None, description="None: those of data.evaluation, which is public")
     pooling: Literal["mean", "cls"] = "mean"
+    head_start: Literal["zeros", "label-names"] = Field(
+        default="zeros", description="label-names: from the base's embeddings of what the labels are called"
+    )
     max_length: Annotated[int, Field(ge=4, le=131072)] = 128
 
 

@@ -88,13 +88,20 @@ class AdaptedModel(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Logits: (n, K) for classification, (n, t, V) for instruction tuning."""
-        output: Any = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         if self.task_kind == "instruction":
+            output: Any = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             return torch.as_tensor(output.logits)
+        features = self.pooled(batch)
         with torch.autocast(self.device.type, enabled=False):
-            return torch.as_tensor(self.head(self._pooled(output.last_hidden_state.float(), batch.attention_mask)))
+            return torch.as_tensor(self.head(features))
 
-    def _pooled(self, states: Tensor, mask: Tensor) -> Tensor:
+    def pooled(self, batch: TokenBatch) -> Tensor:
+        """Features of each row, (n, h) float32: what the classification head reads."""
+        output: Any = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        with torch.autocast(self.device.type, enabled=False):
+            return self._pool(output.last_hidden_state.float(), batch.attention_mask)
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """(n, t, h) float32 -> (n, h): the first token's state, or the mean over the row's own tokens."""
         if self.settings.pooling == "cls":
             return states[:, 0]

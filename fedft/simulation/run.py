@@ -20,6 +20,7 @@ from fedft.config import FederationConfig, parse_config, variant_config
 from fedft.errors import ConfigError
 from fedft.evaluation.quality import evaluate, main_metric
 from fedft.model.export import export_adapter
+from fedft.model.label_names import with_label_names
 from fedft.randomness import reproducible_rng
 from fedft.rounds.coordinator import Coordinator, Evaluation, FederationTerms
 from fedft.rounds.progress import Observer
@@ -158,10 +159,12 @@ def _coordinator(setup: Setup, run: str, store: RunFolder, observer: Observer) -
 
 
 def start_adapter(setup: Setup) -> AdapterVector:
-    """Where round 1 begins: a fresh adapter, trained on public reference rows for continual.warm_start_steps."""
+    """Where round 1 begins: a fresh adapter, its head perhaps from the labels' names, then warmed up on public rows."""
     continual, training = setup.config.continual, setup.config.training
     model, roles = setup.model, setup.aggregation.trains
     start = model.start_vector()
+    if setup.config.task.head_start == "label-names" and setup.labels is not None:
+        start = with_label_names(model, start, setup.labels)
     if continual.warm_start_steps == 0:
         return start
     rows = setup.reference.get(GENERAL)
