@@ -61,11 +61,11 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     try:
-        declared = [Requirement(text) for text in requires("fedft") or ()]
+        found, declared = version("fedft"), [Requirement(text) for text in requires("fedft") or ()]
     except PackageNotFoundError:
         yield Finding("fedft", "missing", "not installed, so its requirements are unknown: pip install . in its folder")
         return
-    yield Finding("fedft", "ok", version("fedft"))
+    yield Finding("fedft", "ok", found)
     for requirement in declared:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _package(requirement)

@@ -35,9 +35,11 @@ def plan(file: File, set_: Overrides = None, as_json: AsJson = False) -> None:
     """What the federation in FILE will cost: noise, steps, epsilon of each institution, bytes. Trains nothing."""
     from fedft.config import load_config
     from fedft.display.tables import plan_table
+
+    config = load_config(file, set_ or ())
     from fedft.simulation.planning import plan_of
 
-    found = plan_of(load_config(file, set_ or ()))
+    found = plan_of(config)
     if as_json:
         say(json.dumps(found.as_json(), indent=2))
     else:
