@@ -35,7 +35,11 @@ class Example:
 
 @dataclass(frozen=True, repr=False)
 class DataSet:
-    """Usable rows in file order. ``fingerprint`` is evidence of what was read, never the data set's identity."""
+    """Usable rows in file order. ``fingerprint`` is evidence of what was read, never the data set's identity.
+
+    It is as confidential as the rows: who knows all of them but one can test guesses of that one against it. It stays
+    in the institution's ledger and quality report.
+    """
 
     name: str
     examples: tuple[Example, ...]
