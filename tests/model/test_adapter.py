@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,9 @@ def test_neither_vector_shares_memory_with_the_model(bert: Path) -> None:
     read[:] = 7.0
     assert np.array_equal(model.read_vector(), kept)
     kept.flags.writeable = False
-    model.write_vector(kept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.write_vector(kept)
 
 
 @pytest.mark.parametrize("change", [lambda v: v[:-1], lambda v: v.astype(np.float64), lambda v: v[None]])

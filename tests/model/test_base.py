@@ -36,6 +36,14 @@ def test_every_dropout_of_the_base_is_off_in_training(make: Callable[[Path], Pat
     assert any(getattr(base.config, key, 0) == 0.5 for key in DROPOUTS), "the files' own values are kept for exports"
 
 
+def test_a_dropout_that_no_configuration_names_is_off_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedft.model.base._without_dropout", lambda config: config)
+    base = load_base_model(str(tiny_bert(tmp_path)), task="classification")
+    found = [module.p for module in base.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert len(found) > 3
+    assert set(found) == {0.0}
+
+
 @MAKERS
 def test_the_base_is_frozen_in_the_dtype_asked_for(make: Callable[[Path], Path], tmp_path: Path) -> None:
     base = load_base_model(str(make(tmp_path)), task="classification", dtype="bfloat16", device="cpu")
