@@ -6,10 +6,14 @@ traceback. Any other exception's text is not printed, since a library may quote 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,6 +83,30 @@ def say(text: str) -> None:
 def one_line(text: str) -> str:
     """Without line ends or control characters, which a model's words and a label may hold."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
+
+
+@contextmanager
+def log_into(folder: Path) -> Iterator[Path]:
+    """While it is open, what fedft logs goes to the file it gives; on the terminal it would tear the display."""
+    file, logger = folder / "log.txt", logging.getLogger("fedft")
+    handler = _LogFile(file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield file
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.propagate = propagate
+
+
+class _LogFile(logging.FileHandler):
+    """Made with its first line."""
+
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
 
 def _unforeseen(error: Exception) -> str:

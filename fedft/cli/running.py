@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fedft.cli.frame import CHECK_FAILED, INTERRUPTED, AsJson, File, Overrides, Plain, console, fail, hint, say
+from fedft.cli.frame import (
+    CHECK_FAILED,
+    INTERRUPTED,
+    AsJson,
+    File,
+    Overrides,
+    Plain,
+    console,
+    fail,
+    hint,
+    log_into,
+    say,
+)
 from fedft.errors import ConfigError, FedftError
 
 if TYPE_CHECKING:
@@ -73,7 +85,7 @@ def simulate(
     output = console()
     display = make_display(output, plain=plain)
     try:
-        with display:
+        with display, log_into(where) as log:
             from fedft.audit.report import write_report
             from fedft.simulation.run import play
 
@@ -90,7 +102,7 @@ def simulate(
             hint(_how_to_resume(where))
         raise typer.Exit(1) from None
     output.print(summary_view(summary))
-    say("\n".join(next_steps(summary, where)))
+    say("\n".join(next_steps(summary, where, log)))
     if not checks_hold(summary):
         raise typer.Exit(CHECK_FAILED)
 

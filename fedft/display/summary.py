@@ -40,13 +40,14 @@ def summary_view(summary: Summary) -> RenderableType:
     return Group(*parts, Text())
 
 
-def next_steps(summary: Summary, folder: Path) -> list[str]:
+def next_steps(summary: Summary, folder: Path, log: Path) -> list[str]:
     """Where things are and what to do now, in whole lines that can be copied. ``folder``: the run's."""
     run = folder / next(iter(summary.get("variants") or {}), "")
     command = shlex.quote(str(run))
     return [
         f"report   {folder / 'report.html'}",
         f"adapter  {run / 'adapter'}",
+        *([f"log      {log}"] if log.is_file() else []),
         f"next     fedft evaluate {command}",
         f"         fedft predict {command} TEXT",
         f"         fedft export {command} --to DIR",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import federation_file, fedft
+from tests.cli.commands import CHECKS, federation_file, fedft
 from tests.federation import NAMES, records_of
 
 
@@ -52,6 +52,7 @@ def test_simulate_prints_rounds_summary_and_what_next(tmp_path: Path) -> None:
     assert sum(line.startswith("round 2 of 2: on public data accuracy") for line in lines) == 1
     assert "holds: rounds_done equals 2.0, found 2" in lines
     assert f"next     fedft evaluate {run}" in lines
+    assert not (run / "log.txt").exists()
     assert (run / "report.html").is_file()
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
 
@@ -61,6 +62,18 @@ def test_a_check_that_does_not_hold_is_exit_code_4(tmp_path: Path) -> None:
     result = fedft("simulate", federation_file(tmp_path, extra), "--folder", tmp_path / "run")
     assert result.exit_code == 4
     assert "DOES NOT HOLD: final.accuracy at least 2.0" in result.stdout
+
+
+def test_why_an_institution_refused_is_in_the_log_not_on_the_terminal(tmp_path: Path) -> None:
+    file = federation_file(tmp_path, CHECKS)
+    run = tmp_path / "run"
+    result = fedft("simulate", file, "--folder", run, "--set", "institutions.south.epsilon=0.5")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert "refused: south (budget-exhausted)" in result.stdout
+    assert "budget-exhausted x2" in result.stdout
+    assert f"log      {run / 'log.txt'}" in result.stdout.splitlines()
+    assert "south refuses round 1: " in (run / "log.txt").read_text()
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_as_another(finished: Path) -> None:

@@ -87,13 +87,17 @@ def test_variants_stand_side_by_side() -> None:
     assert ["without", "6", "0.250", "0.760", "0.800", "8.00", "0.310"] in words(text)
 
 
-def test_next_steps_can_be_copied() -> None:
-    steps = next_steps(summary(), Path("runs/my run"))
-    assert "report   runs/my run/report.html" in steps
-    assert "next     fedft evaluate 'runs/my run'" in steps
-    variants = next_steps({"variants": {"ewc": summary()}}, Path("runs/x"))
-    assert "report   runs/x/report.html" in variants
-    assert "adapter  runs/x/ewc/adapter" in variants
+def test_next_steps_can_be_copied(tmp_path: Path) -> None:
+    run, log = tmp_path / "my run", tmp_path / "log.txt"
+    steps = next_steps(summary(), run, log)
+    assert f"report   {run}/report.html" in steps
+    assert f"next     fedft evaluate '{run}'" in steps
+    assert not any("log.txt" in line for line in steps)
+    log.touch()
+    variants = next_steps({"variants": {"ewc": summary()}}, run, log)
+    assert f"report   {run}/report.html" in variants
+    assert f"adapter  {run}/ewc/adapter" in variants
+    assert f"log      {log}" in variants
 
 
 def plan(**institution: Any) -> dict[str, Any]:
