@@ -7,9 +7,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# setuptools warns of the form of project.license that Flower's builder asks for; pip before 25 takes minutes longer; modules compile on first use.
+# setuptools warns of the form of project.license that Flower asks for. Modules compile on their first use.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONWARNINGS=ignore \
     $(BIN)/python -m pip install --quiet --no-compile
+# Before 25, pip takes minutes to resolve.
 PIP_VERSION := 26.3
 WORKERS ?= 2
 TORCH := 2.13.0
@@ -49,9 +50,11 @@ bench-model: $(VENV)/.fedft ## install the real base model of scenarios/real and
 lock: ## write constraints.txt anew: the newest releases that pyproject.toml allows, with torch at its tested release
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet "pip==$(PIP_VERSION)"
-	build/lock/bin/python -m pip install --quiet --dry-run --report build/lock/report.json "torch==$(TORCH)" ".[ray,dev]"
+	@# === takes the release itself, not a local build of it such as +cpu, and so finds what CUDA needs
+	PYTHONWARNINGS=ignore build/lock/bin/python -m pip install --quiet --dry-run --report build/lock/report.json \
+	    "torch===$(TORCH)" ".[ray,dev]"
 	build/lock/bin/python .ci/lock.py build/lock/report.json > build/lock/constraints.txt
-	mv build/lock/constraints.txt constraints.txt
+	mv build/lock/constraints.txt constraints.txt && rm -rf build/lock
 
 .PHONY: clean
 clean: ## remove caches and builds; .venv and runs/ stay
