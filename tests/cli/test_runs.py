@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.commands import CHECKS, federation_file, fedft
 from tests.federation import NAMES, records_of
+from tests.tiny import classification_rows, tiny_bert, write_jsonl
 
 
 def test_init_writes_a_file_that_loads_and_never_overwrites(tmp_path: Path) -> None:
@@ -26,6 +27,18 @@ def test_init_writes_a_file_that_loads_and_never_overwrites(tmp_path: Path) -> N
     assert result.exit_code == 1
     assert file.read_text() == "mine"
     assert fedft("init", tmp_path / "no" / "folder.toml").stderr.startswith("error: No such file or directory")
+
+
+def test_the_file_of_init_can_be_planned_once_its_data_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "new.toml"
+    assert fedft("init", file).exit_code == 0
+    assert "expected a data file at" in fedft("plan", file).stderr
+    write_jsonl(tmp_path / "train.jsonl", classification_rows(600))
+    write_jsonl(tmp_path / "evaluation.jsonl", classification_rows(40, seed=1))
+    (tmp_path / "base").mkdir()
+    result = fedft("plan", file, "--set", f"model.base={tiny_bert(tmp_path / 'base')}", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)["institutions"]) == 4
 
 
 def test_plan_says_what_a_run_will_cost_and_trains_nothing(tmp_path: Path) -> None:
