@@ -47,7 +47,7 @@ def test_every_error_of_the_tree_has_a_word() -> None:
 
 def test_the_vocabulary_is_the_specifications() -> None:
     spec = (Path(__file__).parents[2] / "docs" / "SPEC.md").read_text()
-    assert REASONS == get_args(Reason)
+    assert get_args(Reason) == REASONS
     assert all(f"`{word}`" in spec for word in REASONS)
 
 
