@@ -70,6 +70,13 @@ def test_a_file_is_read_with_its_defaults(file: Path) -> None:
     assert [(one.name, one.epsilon) for one in config.institutions] == [("north", 4.0), ("south", None)]
 
 
+def test_a_folder_of_datasets_is_relative_to_the_file_too(file: Path) -> None:
+    (file.parent / "kept").mkdir()
+    for given, expected in (("kept", ""), ("kept:test", ":test")):
+        config = load_config(file, [f"data.evaluation=datasets:{given}"])
+        assert config.data.evaluation == f"datasets:{file.parent / 'kept'}{expected}"
+
+
 def test_relative_paths_are_relative_to_the_file_and_names_stay(file: Path) -> None:
     (file.parent / "base").mkdir()
     config = load_config(file, ["data.reference=../ref.csv", "simulation.ledger_dir=/var/ledgers", "model.base=base"])

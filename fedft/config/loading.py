@@ -19,7 +19,7 @@ from fedft.errors import ConfigError
 
 _PATHS = ("data.train", "data.evaluation", "data.reference", "institutions.*.data", "simulation.ledger_dir")
 _MODEL = "model.base"
-_NOT_A_PATH = ("datasets:", "package:")
+_DATASETS = "datasets:"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> FederationConfig:
@@ -135,8 +135,12 @@ def _resolve_table(table: Any, prefix: str, folder: Path) -> None:
 
 def _resolved(key: str, value: Any, folder: Path) -> Any:
     """The value; an absolute path where ``key`` holds one. A base model may also be a hub id: no folder, no path."""
-    if not isinstance(value, str) or not value or value.startswith(_NOT_A_PATH):
+    if not isinstance(value, str) or not value or value.startswith("package:"):
         return value
+    if value.startswith(_DATASETS):
+        name, colon, split = value.removeprefix(_DATASETS).partition(":")
+        path = os.path.abspath(os.path.join(folder, name))
+        return f"{_DATASETS}{path}{colon}{split}" if name and Path(path).is_dir() else value
     path = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
     if generic(key) == _MODEL:
         return path if Path(path).is_dir() or value.startswith(("./", "../", "~")) else value
