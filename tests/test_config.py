@@ -72,8 +72,8 @@ def test_a_file_is_read_with_its_defaults(file: Path) -> None:
 
 def test_a_folder_of_datasets_is_relative_to_the_file_too(file: Path) -> None:
     (file.parent / "kept").mkdir()
-    for given, expected in (("kept", ""), ("kept:test", ":test")):
-        config = load_config(file, [f"data.evaluation=datasets:{given}"])
+    for name, expected in (("kept", ""), ("kept:test", ":test")):
+        config = load_config(file, [f"data.evaluation=datasets:{name}"])
         assert config.data.evaluation == f"datasets:{file.parent / 'kept'}{expected}"
 
 
