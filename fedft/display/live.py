@@ -28,8 +28,8 @@ _STYLES = {
     "waiting": "dim", "not asked": "dim", "training": "cyan", "answered": "green", "missing": "magenta",
     "refused": "yellow",
 }  # fmt: skip
-_OTHER_LINES = 12
-"""Lines of the display that are not institutions."""
+_OTHER_LINES = 9
+"""Lines of the display that are neither institutions nor figures of quality."""
 
 _PROGRESS, _LABEL = 25, 13
 """Widths: of what an institution does now ("refused: budget-exhausted"), and of its account ("12.34 of 8")."""
@@ -52,7 +52,8 @@ class LiveDisplay(Tracker):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, plain = min(options.max_width, 120), options.ascii_only
-        room = max(3, (console.height if console.is_terminal else 10_000) - _OTHER_LINES)
+        height = console.height if console.is_terminal else 10_000
+        room = max(3, height - _OTHER_LINES - len(self.state.quality))
         yield self._header(width, plain)
         if not self.state.rounds:
             return
