@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedft.errors import FedftError
@@ -41,25 +41,30 @@ def make_client_app(name_of: NameOf, open_institution: OpenInstitution) -> Clien
 
     @app.query()
     def roll_call(message: Message, context: Context) -> Message:
-        return Message(name_content(name_of(context)), reply_to=message)
+        return Message(_or_no_answer(lambda: name_content(name_of(context))), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        try:
-            answer = _answer(name_of(context), open_institution, message)
-        except Exception:  # noqa: BLE001 - whatever it was, its text must not travel
-            answer = None
-        if answer is None:
-            raise NoAnswer  # outside the except block, so that no cause travels along
-        return Message(answer_content(answer), reply_to=message)
+        return Message(_or_no_answer(lambda: _answer(name_of(context), open_institution, message)), reply_to=message)
 
     return app
 
 
-def _answer(name: str, open_institution: OpenInstitution, message: Message) -> bytes | Refusal:
+def _or_no_answer(make: Callable[[], RecordDict]) -> RecordDict:
+    try:
+        content = make()
+    except Exception:  # noqa: BLE001 - whatever it was, its text must not travel
+        content = None
+    if content is None:
+        raise NoAnswer  # outside the except block, so that no cause travels along
+    return content
+
+
+def _answer(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:
     request = read_request(message.content)
     try:
         with open_institution(name) as institution:
-            return institution.answer(request)
+            answer = institution.answer(request)
     except (FedftError, OSError) as error:
-        return refusal_for(error, institution=name, run=request.plan.run, round=request.plan.round)
+        answer = refusal_for(error, institution=name, run=request.plan.run, round=request.plan.round)
+    return answer_content(answer)
