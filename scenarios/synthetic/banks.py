@@ -55,9 +55,9 @@ _NOT_ABOUT = {
 
 def message(draw: Draw, intent: str, manner: int) -> str:
     """A message with ``intent``, most with a mention of another one that is over."""
-    matter = draw.one(INTENTS[intent])[manner]
-    parts = [draw.one(_ABOUT[manner]).format(a=matter)]
-    for _ in range(draw.weighted({0: 25, 1: 50, 2: 25})):
+    matters = [matter[manner] for matter in draw.some(INTENTS[intent], 2 if draw.chance(40) else 1)]
+    parts = [draw.one(_ABOUT[manner]).format(a=" and ".join(matters))]
+    for _ in range(draw.weighted({0: 40, 1: 50, 2: 10})):
         other = draw.one([name for name in INTENTS if name != intent])
         aside = draw.one(_NOT_ABOUT[manner]).format(x=draw.one(INTENTS[other])[manner])
         parts.insert(draw.below(len(parts) + 1), aside)
