@@ -1,0 +1,141 @@
+"""Forgetting with and without elastic weight consolidation (EWC), on a sequence of two real tasks.
+
+    python bench/ewc.py [--quick] [--write bench/results/ewc.json]
+
+The tasks are the two halves of BANKING77's intents, in alphabetical order, in one space of 77 labels: four banks learn
+the first half, then the second. A fifth of the training rows is public, the source of the public Fisher information;
+institutions share out the rest. The last layer of MiniLM and the head are adapted (fed_svd). Forgetting is the accuracy
+on the first half's test rows after its own rounds minus that at the end.
+
+``ratio``: forgetting with EWC over without it, without privacy; goal at most 0.5, at no more than 10 % more time and 3
+points less on the second half. Time is that of the rounds, evaluation included.
+
+Data: the folder FEDFT_SHARED_DATA, or ../shared/data beside the repository. Base model: make bench-model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from _frozen_layers import keep_frozen_states
+from _result import emit
+from utility import ROOT, data_folder
+
+from fedft.config import load_config
+from fedft.randomness import reproducible_rng
+from fedft.simulation.run import play
+
+TASKS = ("first", "second")
+ROUNDS = 10
+SCENARIO = ROOT / "scenarios" / "real" / "banking77.toml"
+COMMON = (
+    'task.head_start="label-names"',
+    'training.optimizer="sgd"',
+    'training.scheduler="constant"',
+    "training.local_steps=1",
+    "training.batch_size=200",
+    'data.task_column="half"',
+    f"continual.tasks={json.dumps(TASKS)}",
+)
+OFF = ('privacy.mode="off"', "training.learning_rate=15.0")
+DP = ("privacy.epsilon=8.0", "privacy.clip_norm=2.0", "training.learning_rate=15.0")
+PUBLIC = ('continual.method="ewc"', 'continual.fisher="public"', "continual.fisher_examples=256")
+PRIVATE = ('continual.method="ewc"', 'continual.fisher="private-dp"')
+STRENGTHS = {"public": 3.0, "private-dp": 3.0}
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "off": OFF,
+    "off, EWC, public Fisher": (*OFF, *PUBLIC, f"continual.strength={STRENGTHS['public']}"),
+    "epsilon 8": DP,
+    "epsilon 8, EWC, public Fisher": (*DP, *PUBLIC, f"continual.strength={STRENGTHS['public']}"),
+    "epsilon 8, EWC, DP Fisher": (*DP, *PRIVATE, f"continual.strength={STRENGTHS['private-dp']}"),
+}
+
+
+def write_halves(folder: Path) -> tuple[str, ...]:
+    """Training, public and test rows, each with its half; overrides that name the files."""
+    source = data_folder() / "banking77"
+    train, test = (_rows(source / f"{name}.jsonl") for name in ("train", "test"))
+    labels = sorted({row["label"] for row in test})
+    half = {label: TASKS[2 * number >= len(labels)] for number, label in enumerate(labels)}
+    order = reproducible_rng(0, "public part").permutation(len(train))
+    cut = len(train) // 5
+    parts = {
+        "reference": [train[i] for i in order[:cut]],
+        "train": [train[i] for i in order[cut:]],
+        "evaluation": test,
+    }
+    for name, rows in parts.items():
+        lines = (json.dumps({**row, "half": half[row["label"]]}) for row in rows)
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return tuple(f"data.{name}={folder / name}.jsonl" for name in parts)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def measure(variant: Iterable[str], files: Iterable[str], *, seed: int, rounds: int) -> dict[str, Any]:
+    length = (
+        f"federation.rounds={2 * rounds}",
+        f"evaluation.every={rounds}",
+        f"continual.rounds_per_task=[{rounds}, {rounds}]",
+        f"federation.seed={seed}",
+    )
+    config = load_config(SCENARIO, [*COMMON, *length, *variant, *files])
+    with tempfile.TemporaryDirectory() as folder, keep_frozen_states():
+        summary = play(config, folder=Path(folder) / "run")
+    institutions = summary["institutions"].values()
+    first = summary["tasks"]["first"]["accuracy"]
+    return {
+        "overrides": [*COMMON, *length, *variant],
+        "forgetting": summary["forgetting"]["first"],
+        "first_after_its_rounds": first + summary["forgetting"]["first"],
+        "first_at_the_end": first,
+        "second_at_the_end": summary["tasks"]["second"]["accuracy"],
+        "epsilon_spent": [institution["epsilon"] for institution in institutions],
+        "noise_multiplier": [institution["noise_multiplier"] for institution in institutions],
+        "seconds": summary["seconds_in_rounds"],
+    }
+
+
+def compared(plain: Mapping[str, Any], ewc: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        "forgetting_ratio": ewc["forgetting"] / plain["forgetting"],
+        "time_ratio": ewc["seconds"] / plain["seconds"],
+        "points_lost_on_second": 100 * (plain["second_at_the_end"] - ewc["second_at_the_end"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds a task, without privacy only")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    names = list(VARIANTS)[:2] if args.quick else list(VARIANTS)
+    rounds = 3 if args.quick else ROUNDS
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_halves(Path(folder))
+        # Once for the frozen layers' states alone, so that no variant's time holds their computation.
+        measure(OFF, files, seed=args.seed, rounds=1)
+        runs = {name: measure(VARIANTS[name], files, seed=args.seed, rounds=rounds) for name in names}
+    comparisons = {name: compared(runs[name.split(",")[0]], runs[name]) for name in names if "EWC" in name}
+    emit(
+        "ewc",
+        {
+            "ratio": comparisons["off, EWC, public Fisher"]["forgetting_ratio"],
+            "comparisons": comparisons,
+            "runs": runs,
+            "seed": args.seed,
+        },
+        write=args.write,
+    )
+
+
+if __name__ == "__main__":
+    main()
