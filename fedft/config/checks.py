@@ -20,6 +20,12 @@ def _names(config: FederationConfig) -> Iterator[str]:
     names = [institution.name for institution in config.institutions]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f'expected institutions with different names, found "{name}" {names.count(name)} times: rename one'
+    datasets = [institution.dataset or institution.name for institution in config.institutions]
+    for name in sorted({name for name in datasets if datasets.count(name) > 1}):
+        yield (
+            f'expected a data set of its own for each institution, found "{name}" {datasets.count(name)} times: '
+            "each has its own ledger, and the budget would count twice; correct institutions.*.dataset"
+        )
     partition = config.data.partition
     players = partition.institutions if partition is not None else None
     if partition is None or partition.method != "natural":  # natural: the data name more than the file lists

@@ -24,7 +24,7 @@ PARTITION = "partition-id"
 
 POLL_SECONDS = 0.02
 ROLL_CALL_SECONDS = 60.0
-"""How long the first roll call waits for the whole cohort before a quorum is enough."""
+"""How long a roll call waits for a node's name, and the first one for the whole cohort before a quorum is enough."""
 
 
 class FedftStrategy(Strategy):
@@ -116,7 +116,7 @@ class FedftStrategy(Strategy):
                 Message(RecordDict(), node, MessageType.QUERY, group_id="roll-call")
                 for node in sorted(known - self._names.keys())
             ]
-            for reply in stream_replies(grid, questions, self._timeout):
+            for reply in stream_replies(grid, questions, min(ROLL_CALL_SECONDS, self._timeout)):
                 name = None if reply.has_error() else read_name(reply.content)
                 if name in cohort and name not in self._names.values():
                     self._names[reply.metadata.src_node_id] = str(name)

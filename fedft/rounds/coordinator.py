@@ -168,7 +168,7 @@ class Coordinator:
             "quorum": quorum,
             "update_norm": norm,
             "bytes_up": opened.bytes_up,
-            **self._evaluated(plan),
+            **self._evaluated(plan, moved=quorum, last=opened.nobody_can_pay),
             **measured,
         }
         self._decide_end(opened)
@@ -190,17 +190,18 @@ class Coordinator:
         finished = self.aggregation.finish(self.layout, self.layout.with_part(state.adapter, roles, part))
         if not np.isfinite(finished.vector).all():
             raise FederationError(
-                "expected a finite adapter after the server's step, found NaN or infinity: lower "
-                "aggregation.server_learning_rate or aggregation.max_update_norm, then resume"
+                "expected a finite adapter after the server's step, found NaN or infinity: start a new run with a "
+                "lower aggregation.server_learning_rate or aggregation.max_update_norm"
             )
         self._optimizer.transport(self._trained, finished.transports)
         state.adapter = finished.vector
         return l2_norm(mean)
 
-    def _evaluated(self, plan: RoundPlan) -> dict[str, Any]:
+    def _evaluated(self, plan: RoundPlan, *, moved: bool, last: bool) -> dict[str, Any]:
+        """``moved``: by this round's updates; an adapter that was not is no sign that training has stopped helping."""
         terms, state = self.terms, self.state
         last_of_task = task_of_round(plan.round + 1, terms.tasks, terms.rounds_per_task)[1] != plan.task_index
-        if plan.round % terms.evaluate_every and plan.round != terms.rounds and not last_of_task:
+        if plan.round % terms.evaluate_every and plan.round != terms.rounds and not (last_of_task or last):
             return {"evaluation": None, "tasks": None, "reference": None, "best": False}
         found = self._evaluation(plan.task_index)
         value = found.current[terms.metric]
@@ -209,7 +210,7 @@ class Coordinator:
         if better:
             state.best, state.best_round, state.best_value, state.without_better = state.adapter, plan.round, value, 0
             state.best_task = plan.task_index
-        else:
+        elif moved:
             state.without_better += 1
         self.observer.evaluated(plan.round, found.current)
         return {**_as_record(found), "best": better}
@@ -222,11 +223,11 @@ class Coordinator:
 
     def _decide_end(self, opened: OpenRound) -> None:
         """Early, by patience in the last task, or because nobody has budget left."""
-        terms, state, plan = self.terms, self.state, opened.plan
-        last_task = plan.task_index >= len(terms.tasks) - 1
+        terms, state = self.terms, self.state
+        last_task = state.best_task >= len(terms.tasks) - 1  # of the newest evaluation: what it says of a task
         if terms.patience is not None and last_task and state.without_better >= terms.patience:
             state.finished = "patience"
-        if opened.refused and set(opened.refused.values()) == {"budget-exhausted"} and not opened.accepted:
+        if opened.nobody_can_pay:
             state.finished = "budgets-spent"
 
     def _commit(self) -> None:
@@ -278,6 +279,11 @@ class OpenRound:
         self.accepted: set[str] = set()
         self.refused: dict[str, str] = {}
         self.bytes_up = 0
+
+    @property
+    def nobody_can_pay(self) -> bool:
+        """The whole cohort has no budget left; one that did not answer may have some."""
+        return self.refused == dict.fromkeys(self.plan.cohort, "budget-exhausted")
 
     def receive(self, sender: str, update: bytes) -> None:
         """Screen and add an update of ``sender``, as the transport names it."""

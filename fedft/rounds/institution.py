@@ -1,6 +1,7 @@
 """The institution's side of a round: check, charge, train, release, in this order.
 
 Guarantees, for an institution with a Guarantee:
+- what cannot be trained is refused before it is charged;
 - the spend is in the ledger and synced before the first gradient is taken, and the check before it covers every event
   of the data set, over all runs;
 - a round that was answered is answered again with the stored bytes; one that was charged but not answered is trained
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from fedft.data.formats import EncodedDataSet
@@ -83,6 +85,11 @@ class Institution:
         The name its owner gives the data; the privacy budget belongs to it, whatever the version.
     seed
         Public. Drives sampling and dropout when there is no guarantee, and nothing when there is one.
+
+    Raises
+    ------
+    ConfigError
+        The schedule does not take the terms' options.
     """
 
     def __init__(
@@ -104,16 +111,18 @@ class Institution:
         self.training_seconds = 0.0
         self._consolidator, self._on_step = consolidator, on_step
         self._tested: set[tuple[str, ...]] = set()
+        self._learning_rates(start=0, steps=1, total=1)  # options that a schedule does not take: before any charge
 
     def answer(self, request: RoundRequest) -> bytes | Refusal:
-        """The round's update as stored bytes, or a refusal. Raises nothing but KeyboardInterrupt and SystemExit."""
+        """The round's update as stored bytes, or a refusal.
+
+        Raises nothing but KeyboardInterrupt and SystemExit for any plan that RoundPlan.from_json takes.
+        """
         plan = request.plan
         try:
             return self._answer(request)
         except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
-            # Another library's text may quote a record: of such an error only the type is kept, here as well.
-            words = str(error) if isinstance(error, FedftError) else type(error).__name__
-            log.warning("%s refuses round %d: %s", self.name, plan.round, words)
+            log.warning("%s refuses round %d: %s", self.name, plan.round, _in_words(error))
             refusal = refusal_for(error, institution=self.name, run=plan.run, round=plan.round)
             self._note_refusal(refusal)
             return refusal
@@ -146,6 +155,9 @@ class Institution:
     def _answer(self, request: RoundRequest) -> bytes:
         plan = request.plan
         require_sent_adapter(request)
+        self.model.layout.require(request.adapter)
+        if not np.isfinite(request.adapter).all():
+            raise ConfigError("expected a finite adapter to start from, found NaN or infinity: send another")
         if plan.layout_digest != self.model.layout.digest:
             raise LayoutMismatch(
                 f"expected a plan for layout {self.model.layout.digest[:12]}, found {plan.layout_digest[:12]}: use the "
@@ -158,24 +170,28 @@ class Institution:
         stored = self.ledger.stored_release(plan.run, plan.round, UPDATE_PURPOSE)
         if stored is None and plan.round < self.ledger.last_round(plan.run):
             raise StaleUpdate(f"expected a round after {self.ledger.last_round(plan.run)}, found {plan.round}")
-        intent = self._intent(plan)
+        data, event = self._task_data(plan), self._event(request)
         if stored is not None:
+            self.charge(plan, UPDATE_PURPOSE, event, data)  # paid already: raises for another plan
             return stored
+        # First, because it may have to be paid too, and serves later rounds; an update that waits for it would not.
         penalty = None if self._consolidator is None else self._consolidator.penalty(self, request)
+        intent = self.charge(plan, UPDATE_PURPOSE, event, data)
         return self._train_and_release(request, intent, penalty)
 
-    def _intent(self, plan: RoundPlan) -> Intent:
-        data = self._task_data(plan)
+    def _event(self, request: RoundRequest) -> PrivacyEvent:
+        """What the round's update will be, after everything that can be checked about it without looking at a row."""
+        plan, data = request.plan, self._task_data(request.plan)
         require_batch(data.unit_count, self.terms.batch_size)
         if self.guarantee is None:
-            return self.charge(plan, UPDATE_PURPOSE, UnprotectedRelease(), data)
+            return UnprotectedRelease()
         require_delta(self.guarantee.delta, data.unit_count)
         if plan.roles not in self._tested:
+            self.model.write_vector(request.adapter)  # not what an earlier training left
             require_private(self.model, plan.roles)
             self._tested.add(plan.roles)
         rate = self.terms.batch_size / data.unit_count
-        event = DpSgdRound(self.guarantee.noise_multiplier, rate, plan.local_steps)
-        return self.charge(plan, UPDATE_PURPOSE, event, data)
+        return DpSgdRound(self.guarantee.noise_multiplier, rate, plan.local_steps)
 
     def _train_and_release(self, request: RoundRequest, intent: Intent, penalty: Penalty | None) -> bytes:
         plan, data = request.plan, self._task_data(request.plan)
@@ -207,17 +223,8 @@ class Institution:
 
     def _local_plan(self, plan: RoundPlan, data: EncodedDataSet) -> LocalPlan:
         terms, guarantee = self.terms, self.guarantee
-        rates = learning_rates(
-            terms.scheduler,
-            terms.learning_rate,
-            start=plan.first_step,
-            steps=plan.local_steps,
-            total=plan.total_steps,
-            warmup=terms.warmup_steps,
-            options=terms.scheduler_options,
-        )
         return LocalPlan(
-            learning_rates=rates,
+            learning_rates=self._learning_rates(plan.first_step, plan.local_steps, plan.total_steps),
             batch_size=terms.batch_size,
             sampling_rate=terms.batch_size / data.unit_count,
             mechanism=None if guarantee is None else Mechanism(guarantee.clip_norm, guarantee.noise_multiplier),
@@ -227,6 +234,18 @@ class Institution:
             max_rows_per_unit=terms.max_rows_per_unit,
             max_gradient_norm=terms.max_gradient_norm,
             precision=terms.precision,
+        )
+
+    def _learning_rates(self, start: int, steps: int, total: int) -> tuple[float, ...]:
+        terms = self.terms
+        return learning_rates(
+            terms.scheduler,
+            terms.learning_rate,
+            start=start,
+            steps=steps,
+            total=total,
+            warmup=terms.warmup_steps,
+            options=terms.scheduler_options,
         )
 
     def _coin_flips(self, plan: RoundPlan) -> Uniform:
@@ -248,5 +267,10 @@ class Institution:
             self.ledger.record_refusal(
                 run=refusal.run, round=refusal.round, dataset=self.dataset, reason=refusal.reason
             )
-        except FedftError as error:
-            log.warning("%s could not note its refusal of round %d: %s", self.name, refusal.round, error)
+        except Exception as error:  # noqa: BLE001 - the refusal stands, noted or not
+            log.warning("%s could not note its refusal of round %d: %s", self.name, refusal.round, _in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    """For the institution's own log. Another library's text may quote a record: of such an error only the type."""
+    return str(error) if isinstance(error, FedftError) else type(error).__name__

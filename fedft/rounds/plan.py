@@ -10,9 +10,9 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from fedft.errors import ConfigError, StaleUpdate
+from fedft.errors import ConfigError, StaleUpdate, UpdateError
 from fedft.types import ALL_ROLES, AdapterVector, Digest, Role
-from fedft.update.envelope import MAX_ROUND
+from fedft.update.envelope import MAX_ROUND, require_identity
 
 PLAN_LABEL = "fedft/v1/round-plan"
 DEFAULT_TASK = "default"
@@ -57,7 +57,7 @@ class RoundPlan:
             plan = cls(**{key: _as_field(key, value) for key, value in body.items() if key != "label"})
         except (TypeError, ValueError, AttributeError, RecursionError):
             raise ConfigError(f"expected a plan of {PLAN_LABEL}, found something else: {_UPDATE}") from None
-        if plan.as_json() != text or not _in_range(plan):
+        if plan.as_json() != text or not (_in_range(plan) and _named(plan)):
             raise ConfigError(f"expected a canonical plan of {PLAN_LABEL} with values in range: {_UPDATE}")
         return plan
 
@@ -102,6 +102,16 @@ def _in_range(plan: RoundPlan) -> bool:
     )
     roles_known = bool(plan.roles) and set(plan.roles) <= set(ALL_ROLES)
     return 1 <= plan.round <= plan.rounds <= MAX_ROUND and plan.task_index >= 0 and steps_fit and roles_known
+
+
+def _named(plan: RoundPlan) -> bool:
+    """Whether the names of run, cohort and task can stand in an answer and in a log: no free text."""
+    try:
+        for name in (*plan.cohort, plan.task):
+            require_identity(run=plan.run, round=plan.round, institution=name)
+    except UpdateError:
+        return False
+    return bool(plan.cohort)
 
 
 def require_sent_adapter(request: RoundRequest) -> None:

@@ -23,9 +23,11 @@ def institution_folder(run_folder: Path, name: str) -> Path:
 
 
 def ledger_path(config: FederationConfig, run_folder: Path, name: str) -> Path:
-    """In the run's folder, or where budgets are kept across runs."""
+    """In the run's folder, or where budgets are kept across runs: under the data set's name, whoever it is lent to."""
     shared = config.simulation.ledger_dir
-    return Path(shared) / f"{name}.sqlite" if shared else institution_folder(run_folder, name) / "ledger.sqlite"
+    if shared is None:
+        return institution_folder(run_folder, name) / "ledger.sqlite"
+    return Path(shared) / f"{dataset_of(config, name)}.sqlite"
 
 
 def make_institution(

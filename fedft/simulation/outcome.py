@@ -64,22 +64,28 @@ def check_outcome(checks: Sequence[Check], summary: Mapping[str, Any]) -> list[d
 
 def _checked(check: Check, summary: Mapping[str, Any]) -> dict[str, Any]:
     found = figure(summary, check.figure)
-    scale = 1.0 if check.of is None else float(figure(summary, check.of))
+    scale = 1.0 if check.of is None else _number(figure(summary, check.of), check.of)
     bounds = {"at_least": check.at_least, "at_most": check.at_most, "equals": check.equals}
     words = [f"{key.replace('_', ' ')} {value}" for key, value in bounds.items() if value is not None]
     holds = (
-        (check.at_least is None or float(found) >= check.at_least * scale)
-        and (check.at_most is None or float(found) <= check.at_most * scale)
-        and (check.equals is None or _equal(found, check.equals, scale))
+        (check.at_least is None or _number(found, check.figure) >= check.at_least * scale)
+        and (check.at_most is None or _number(found, check.figure) <= check.at_most * scale)
+        and (check.equals is None or _equal(found, check.equals, check.figure, scale))
     )
     bound = " and ".join(words) + (f" x {check.of}" if check.of else "")
     return {"figure": check.figure, "bound": bound, "found": found, "holds": bool(holds)}
 
 
-def _equal(found: Any, expected: Any, scale: float) -> bool:
+def _equal(found: Any, expected: float | str | bool, path: str, scale: float) -> bool:
     if isinstance(expected, bool | str):
         return bool(found == expected)
-    return math.isclose(float(found), float(expected) * scale, rel_tol=0, abs_tol=SMALLEST_DIFFERENCE)
+    return math.isclose(_number(found, path), expected * scale, rel_tol=0, abs_tol=SMALLEST_DIFFERENCE)
+
+
+def _number(found: Any, path: str) -> float:
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise ConfigError(f'outcome.checks: expected a number at "{path}", found something else: go deeper, or equals')
+    return float(found)
 
 
 def figure(summary: Mapping[str, Any], path: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from fedft.config import FederationConfig
@@ -97,11 +98,12 @@ def institution_plan(config: FederationConfig, data: InstitutionData) -> Institu
         return plain
     for encoded in data.encoded.values():
         require_delta(privacy.delta, encoded.unit_count)
-    fisher = _fisher_events(config)
+    tasks = range(len(config.continual.tasks))
+    fisher = [event for index in tasks for event in _fisher_events(config, data, index)]
     noise = calibrate(
         epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=rate, steps=steps, other=tuple(fisher)
     )
-    events = _round_events(config, data, batch, noise)
+    charges = _charges(config, data, batch, noise)
     cap = data.section.epsilon or privacy.epsilon
     return InstitutionPlan(
         plain.rows,
@@ -114,8 +116,8 @@ def institution_plan(config: FederationConfig, data: InstitutionData) -> Institu
         cap=cap,
         clip_norm=privacy.clip_norm,
         noise_multiplier=noise,
-        planned_epsilon=epsilon_of([*fisher, *events], privacy.delta),
-        affordable_rounds=_affordable(events, fisher, cap, privacy.delta),
+        planned_epsilon=epsilon_of(list(chain.from_iterable(charges)), privacy.delta),
+        affordable_rounds=_affordable(charges, cap, privacy.delta),
     )
 
 
@@ -125,30 +127,39 @@ def guarantee_of(plan: InstitutionPlan) -> Guarantee | None:
     return Guarantee(plan.cap, plan.delta, plan.clip_norm, plan.noise_multiplier)
 
 
-def _fisher_events(config: FederationConfig) -> list[PrivacyEvent]:
+def _fisher_events(config: FederationConfig, data: InstitutionData, index: int) -> list[PrivacyEvent]:
+    """What looking back from task ``index`` costs, once: nothing where there are no rows to train or to look at."""
     continual = config.continual
-    if continual.method == "none" or continual.fisher == "public":
+    if continual.method == "none" or continual.fisher == "public" or index == 0:
         return []
-    return [GaussianRelease(continual.fisher_noise_multiplier)] * max(0, len(continual.tasks) - 1)
+    both = continual.tasks[index - 1] in data.encoded and continual.tasks[index] in data.encoded
+    return [GaussianRelease(continual.fisher_noise_multiplier)] if both else []
 
 
-def _round_events(config: FederationConfig, data: InstitutionData, batch: int, noise: float) -> list[PrivacyEvent]:
-    events: list[PrivacyEvent] = []
+def _charges(
+    config: FederationConfig, data: InstitutionData, batch: int, noise: float
+) -> list[tuple[PrivacyEvent, ...]]:
+    """Of each round that the institution has rows for, as rounds.institution charges them."""
+    charges: list[tuple[PrivacyEvent, ...]] = []
+    before = -1
     for number in range(1, config.federation.rounds + 1):
-        task, _ = task_of_round(number, config.continual.tasks, config.continual.rounds_per_task)
+        task, index = task_of_round(number, config.continual.tasks, config.continual.rounds_per_task)
         if task in data.encoded:
+            fisher = _fisher_events(config, data, index) if index != before else []
             rate = batch / data.encoded[task].unit_count
-            events.append(DpSgdRound(noise, rate, config.training.local_steps))
-    return events
+            charges.append((*fisher, DpSgdRound(noise, rate, config.training.local_steps)))
+        before = index
+    return charges
 
 
-def _affordable(events: Sequence[PrivacyEvent], other: Sequence[PrivacyEvent], cap: float, delta: float) -> int:
+def _affordable(charges: Sequence[Sequence[PrivacyEvent]], cap: float, delta: float) -> int:
     """The largest number of rounds whose events fit the cap, by bisection: epsilon grows with every event."""
-    low, high = 0, len(events)
+    low, high = 0, len(charges)
+    middle = high  # most often all of them, and that epsilon is known already
     while low < high:
-        middle = (low + high + 1) // 2
-        if epsilon_of([*other, *events[:middle]], delta) <= cap:
+        if epsilon_of(list(chain.from_iterable(charges[:middle])), delta) <= cap:
             low = middle
         else:
             high = middle - 1
+        middle = (low + high + 1) // 2
     return low

@@ -46,6 +46,7 @@ class Setup:
         evaluation = self._load(config.data.evaluation, labels=config.task.labels)
         self.labels = self._labels(evaluation)
         self._shares = self._deal()
+        _require_quorum(config.federation.min_institutions, len(self._shares))
         self._institutions: dict[str, InstitutionData] = {}
         self.model: AdaptedModel = adapted_model(
             config, labels=self.labels, orthonormal_a=self.aggregation.orthonormal_a
@@ -167,3 +168,12 @@ class Setup:
                 "correct continual.tasks or the data"
             )
         return {task: select(rows, chosen) for task, chosen in parts.items() if chosen}
+
+
+def _require_quorum(wanted: int, found: int) -> None:
+    """With a natural partition the data alone say how many there are; without a quorum all would train for nothing."""
+    if wanted > found:
+        raise ConfigError(
+            f"expected federation.min_institutions to be at most the {found} institutions of the data, found {wanted}: "
+            "lower it, or choose another data.partition.column"
+        )

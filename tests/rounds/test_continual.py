@@ -74,9 +74,9 @@ def test_a_task_that_begins_costs_one_gaussian_release_and_an_answer_again_costs
     assert home.spent() == [DpSgdRound]
     first = home.answer(2)
     assert isinstance(first, bytes)
-    assert home.spent() == [DpSgdRound, DpSgdRound, GaussianRelease]
+    assert home.spent() == [DpSgdRound, GaussianRelease, DpSgdRound]
     assert home.answer(2) == first
-    assert home.spent() == [DpSgdRound, DpSgdRound, GaussianRelease]
+    assert home.spent() == [DpSgdRound, GaussianRelease, DpSgdRound]
 
 
 def test_a_consolidation_that_was_never_saved_is_made_again_under_its_charge(

@@ -43,6 +43,7 @@ def altered(**values: object) -> str:
         "", "[]", "{}", "null", "[" * 100_000, PLAN.as_json() + " ", altered(extra=1), altered(round="2"),
         altered(round=True), altered(round=0), altered(round=4), altered(local_steps=0), altered(first_step=9),
         altered(roles=["lora_C"]), altered(roles=[]), altered(cohort="north"), altered(label="other"),
+        altered(cohort=[]), altered(cohort=["two words"]), altered(run="a run"), altered(task="line\nbreak"),
     ],
 )  # fmt: skip
 def test_any_other_text_is_refused(text: str) -> None:

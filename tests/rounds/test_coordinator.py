@@ -1,0 +1,393 @@
+"""The coordinator's side: what may touch the sum, what a round without a quorum does, when a run ends, resumption."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedft.aggregation.fed_svd import FedSvd
+from fedft.aggregation.ffa_lora import FfaLora
+from fedft.errors import FederationError, LayoutMismatch, QuorumNotReached
+from fedft.model.checkpoint import read_checkpoint
+from fedft.rounds.coordinator import Coordinator, Evaluation, OpenRound
+from fedft.rounds.progress import Observer
+from fedft.update.release import Refusal
+from tests.rounds.small import (
+    COHORT,
+    LAYOUT,
+    Scores,
+    coordinator,
+    delta_of,
+    opened,
+    play,
+    play_round,
+    refusal_of,
+    start,
+    update_of,
+)
+
+
+def bits(played: Coordinator) -> bytes:
+    return played.state.adapter.tobytes()
+
+
+def test_a_request_is_the_same_for_all_and_names_its_round(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, tasks=("a", "b"), rounds_per_task=(1, 3))
+    plan = played.request().plan
+    assert (plan.round, plan.task, plan.task_index, plan.first_step, plan.total_steps) == (1, "a", 0, 0, 8)
+    assert played.request().plan.digest == plan.digest
+    assert np.array_equal(played.request().adapter, start())
+    play_round(played)
+    plan = played.request().plan
+    assert (plan.round, plan.task, plan.task_index, plan.first_step) == (2, "b", 1, 2)
+
+
+def test_the_step_is_the_mean_of_the_updates(tmp_path: Path) -> None:
+    played = coordinator(tmp_path)
+    record = play_round(played)
+    mean = np.mean([delta_of(name) for name in COHORT], axis=0)
+    assert played.state.adapter == pytest.approx(start() + mean, abs=1e-6)
+    assert record["update_norm"] == pytest.approx(np.linalg.norm(mean), rel=1e-5)
+
+
+def test_weights_are_the_federations_constants(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, weights={"north": 3.0, "south": 1.0, "west": 1.0})
+    play_round(played)
+    mean = (3 * delta_of("north") + delta_of("south") + delta_of("west")) / 5
+    assert played.state.adapter == pytest.approx(start() + mean, abs=1e-6)
+
+
+def test_frozen_roles_stay_and_only_the_rest_is_asked_for(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, aggregation=FfaLora())
+    play_round(played)
+    before, after = LAYOUT.unflatten(start()), LAYOUT.unflatten(played.state.adapter)
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == [
+        "layer.query.lora_B", "head.bias",
+    ]  # fmt: skip
+
+
+def test_the_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
+    found = set()
+    for number, order in enumerate(itertools.permutations(COHORT)):
+        played = coordinator(tmp_path / str(number))
+        asked = opened(played)
+        for name in order:
+            asked.receive(name, update_of(name, asked))
+        played.close(asked, bytes_down=0)
+        found.add(bits(played))
+    assert len(found) == 1
+
+
+def flipped(update: bytes) -> bytes:
+    return update[:-1] + bytes([update[-1] ^ 1])
+
+
+HOSTILE: dict[str, tuple[str, Callable[[OpenRound], bytes]]] = {
+    "nan": ("non-finite-update", lambda r: update_of("west", r, delta=np.full(LAYOUT.size, np.nan, np.float32))),
+    "one-nan": (
+        "non-finite-update",
+        lambda r: update_of("west", r, delta=np.where(np.arange(14) == 3, np.float32("nan"), delta_of("west"))),
+    ),
+    "infinity": ("non-finite-update", lambda r: update_of("west", r, delta=np.full(14, np.inf, np.float32))),
+    "giant-norm": ("update-too-large", lambda r: update_of("west", r, delta=np.full(14, 1e30, np.float32))),
+    "largest-float": ("update-too-large", lambda r: update_of("west", r, delta=np.full(14, 3e38, np.float32))),
+    "just-too-large": (
+        "update-too-large",
+        lambda r: update_of("west", r, delta=np.eye(14, dtype=np.float32)[0] * 1001),
+    ),
+    "another-layout": ("layout-mismatch", lambda r: update_of("west", r, layout_digest="f" * 64)),
+    "fewer-values": ("update", lambda r: update_of("west", r, delta=delta_of("west", size=13))),
+    "more-values": ("update", lambda r: update_of("west", r, delta=delta_of("west", size=15))),
+    "no-values": ("update", lambda r: update_of("west", r, delta=np.empty(0, np.float32))),
+    "an-earlier-round": ("stale-update", lambda r: update_of("west", r, round=r.plan.round - 1)),
+    "a-later-round": ("stale-update", lambda r: update_of("west", r, round=r.plan.round + 1)),
+    "another-run": ("stale-update", lambda r: update_of("west", r, run="tiny/2")),
+    "another-plan": ("stale-update", lambda r: update_of("west", r, plan_digest="f" * 64)),
+    "in-anothers-name": ("update", lambda r: update_of("south", r)),
+    "in-a-strangers-name": ("update", lambda r: update_of("mallory", r)),
+    "an-altered-value": ("update", lambda r: flipped(update_of("west", r))),
+    "cut-short": ("update", lambda r: update_of("west", r)[:-4]),
+    "no-update-at-all": ("update", lambda r: b"\x80\x04]."),
+    "nothing": ("update", lambda r: b""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_update_is_refused_and_the_sum_has_not_a_bit_of_it(name: str, tmp_path: Path) -> None:
+    """In round 2, so that there is an earlier one; west before and after the honest ones."""
+    word, make = HOSTILE[name]
+    adapters = []
+    for number, order in enumerate([("north", "south"), ("west", "north", "south"), ("north", "west", "south")]):
+        played = coordinator(tmp_path / str(number))
+        play_round(played)
+        asked = opened(played)
+        for sender in order:
+            asked.receive(sender, make(asked) if sender == "west" else update_of(sender, asked))
+        record = played.close(asked, bytes_down=0)
+        assert record["updates"] == ["north", "south"]
+        assert (record["refused"], record["missing"]) == (({"west": word}, []) if number else ({}, ["west"]))
+        adapters.append(bits(played))
+    assert len(set(adapters)) == 1
+
+
+def test_the_norm_at_the_limit_is_accepted(tmp_path: Path) -> None:
+    asked = opened(coordinator(tmp_path))
+    asked.receive("west", update_of("west", asked, delta=np.eye(14, dtype=np.float32)[0] * 1000))
+    assert asked.accepted == {"west"}
+
+
+def test_the_first_of_two_updates_counts(tmp_path: Path) -> None:
+    once, twice = coordinator(tmp_path / "once"), coordinator(tmp_path / "twice")
+    play_round(once)
+    asked = opened(twice)
+    for name in (*COHORT, "north", "south"):
+        asked.receive(name, update_of(name, asked))
+    asked.receive("north", update_of("north", asked, delta=np.ones(14, np.float32)))
+    asked.refuse("south", refusal_of("south", asked))
+    record = twice.close(asked, bytes_down=0)
+    assert (record["updates"], record["refused"]) == (list(COHORT), {})
+    assert bits(once) == bits(twice)
+
+
+def test_a_sender_outside_the_cohort_changes_nothing_not_even_the_list(tmp_path: Path) -> None:
+    played = coordinator(tmp_path)
+    asked = opened(played)
+    asked.receive("mallory", update_of("mallory", asked))
+    asked.receive("mallory", update_of("north", asked))
+    asked.refuse("mallory", Refusal("mallory", "tiny/1", 1, "data"))
+    asked.malformed("mallory")
+    record = played.close(asked, bytes_down=0)
+    assert (record["updates"], record["refused"], record["missing"]) == ([], {}, list(COHORT))
+
+
+def test_a_refusal_that_is_not_this_rounds_or_not_the_senders_is_not_believed(tmp_path: Path) -> None:
+    """Nobody can end another's part, or a run, with an old word or a borrowed name."""
+    played = coordinator(tmp_path)
+    asked = opened(played)
+    asked.refuse("north", Refusal("south", "tiny/1", 1, "budget-exhausted"))
+    asked.refuse("south", Refusal("south", "tiny/1", 2, "budget-exhausted"))
+    asked.refuse("west", Refusal("west", "tiny/2", 1, "budget-exhausted"))
+    record = played.close(asked, bytes_down=0)
+    assert record["refused"] == dict.fromkeys(COHORT, "update")
+    assert not played.finished
+
+
+def test_an_update_after_a_bad_one_is_accepted(tmp_path: Path) -> None:
+    asked = opened(coordinator(tmp_path))
+    asked.receive("west", b"nonsense")
+    asked.receive("west", update_of("west", asked))
+    assert (asked.accepted, asked.refused) == ({"west"}, {})
+
+
+def test_a_weight_that_takes_a_value_out_of_range_is_a_refusal_not_an_end(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, weights={"north": 1e6}, max_update_norm=1e6)
+    asked = opened(played)
+    asked.receive("north", update_of("north", asked, delta=np.full(14, 1.0, np.float32)))
+    asked.receive("south", update_of("south", asked))
+    assert (asked.accepted, asked.refused) == ({"south"}, {"north": "update-too-large"})
+
+
+def test_what_arrived_is_counted_and_what_was_said_is_told(tmp_path: Path) -> None:
+    heard: list[tuple[str, str]] = []
+
+    class Listening(Observer):
+        def answered(self, institution: str, outcome: str) -> None:
+            heard.append((institution, outcome))
+
+    played = coordinator(tmp_path, observer=Listening())
+    asked = opened(played)
+    update, rubbish = update_of("north", asked), b"rubbish"
+    asked.receive("north", update)
+    asked.receive("south", rubbish)
+    asked.missing("west")
+    asked.missing("north")
+    record = played.close(asked, bytes_down=5, seconds_training=0.5)
+    assert heard == [("north", "update"), ("south", "update"), ("west", "missing")]
+    assert record["bytes_up"] == len(update) + len(rubbish)
+    assert (record["bytes_down"], record["seconds_training"]) == (5, 0.5)
+
+
+def test_without_a_quorum_the_adapter_stays_and_with_one_it_moves(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, min_institutions=2, optimizer="momentum")
+    before = bits(played)
+    record = play_round(played, ("north",))
+    assert (record["quorum"], record["update_norm"], record["updates"]) == (False, None, ["north"])
+    assert bits(played) == before
+    record = play_round(played, ("north", "south"))
+    assert record["quorum"]
+    assert bits(played) != before
+
+
+def test_three_rounds_without_a_quorum_end_the_run_for_now(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, min_institutions=2, rounds=9)
+    play_round(played)
+    kept = bits(played)
+    play_round(played, ("north",))
+    play_round(played, (), {"north": "internal"})
+    with pytest.raises(QuorumNotReached, match=r"at least 2 .*north: internal, south: missing, west: missing"):
+        play_round(played, (), {"north": "internal"})
+    assert not played.finished
+    resumed = coordinator(tmp_path, min_institutions=2, rounds=9)
+    assert (resumed.next_round, bits(resumed)) == (5, kept)
+    record = play_round(resumed, ("north", "south"))
+    assert record["quorum"]
+    assert bits(resumed) != kept
+
+
+def test_two_rounds_without_a_quorum_are_forgiven_by_a_third_with_one(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, min_institutions=1, rounds=9)
+    for senders in ((), (), ("north",), (), (), ("south",)):
+        play_round(played, senders)
+    assert played.next_round == 7
+
+
+def test_a_cohort_without_any_budget_left_ends_the_run_evaluated(tmp_path: Path) -> None:
+    """Also where evaluations are rare: what was trained before must not be thrown away."""
+    played = coordinator(tmp_path, evaluate=Scores(0.1, 0.9), evaluate_every=10, rounds=20)
+    play_round(played)
+    trained = played.state.adapter
+    record = play_round(played, (), dict.fromkeys(COHORT, "budget-exhausted"))
+    assert (played.finished, played.state.finished) == (True, "budgets-spent")
+    assert (record["evaluation"], record["best"]) == ({"accuracy": 0.9, "loss": -0.9}, True)
+    assert np.array_equal(played.state.best, trained)
+    assert coordinator(tmp_path, evaluate_every=10, rounds=20).finished
+
+
+@pytest.mark.parametrize(
+    "refusing",
+    [
+        {"north": "budget-exhausted", "south": "budget-exhausted"},
+        {"north": "budget-exhausted", "south": "budget-exhausted", "west": "internal"},
+    ],
+)
+def test_one_that_may_still_have_a_budget_keeps_the_run_alive(refusing: dict[str, str], tmp_path: Path) -> None:
+    played = coordinator(tmp_path)
+    play_round(played, (), refusing)
+    assert not played.finished
+
+
+def test_some_budgets_spent_is_no_end(tmp_path: Path) -> None:
+    played = coordinator(tmp_path)
+    play_round(played, ("west",), {"north": "budget-exhausted", "south": "budget-exhausted"})
+    assert not played.finished
+
+
+def test_the_best_round_is_kept_and_patience_ends_the_run(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, evaluate=Scores(0.1, 0.5, 0.7, 0.6, 0.7, 0.9), rounds=9, patience=2)
+    records = []
+    while not played.finished:
+        records.append(play_round(played))
+        if len(records) == 2:
+            second = played.state.adapter
+    assert (len(records), played.state.finished, played.state.best_round) == (4, "patience", 2)
+    assert [record["best"] for record in records] == [True, True, False, False]
+    assert np.array_equal(played.state.best, second)
+    stored, about = read_checkpoint(tmp_path / "checkpoints" / "best")
+    assert np.array_equal(stored["adapter"], second)
+    assert (about["round"], about["run"], about["labels"]) == (2, "tiny/1", ["a", "b"])
+
+
+def test_a_smaller_loss_is_better(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, evaluate=Scores(0.1, 0.5, 0.7, 0.2, 0.2), metric="loss")
+    assert [record["best"] for record in play(played)] == [True, True, False, False]
+
+
+def test_rounds_without_a_quorum_do_not_try_ones_patience(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, rounds=9, patience=2)
+    play_round(played)
+    play_round(played, ())
+    play_round(played, ())
+    assert not played.finished
+
+
+def test_evaluations_come_as_often_as_asked_and_at_the_end(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, evaluate_every=3, rounds=7)
+    assert [record["round"] for record in play(played) if record["evaluation"] is not None] == [3, 6, 7]
+
+
+def test_every_task_ends_with_an_evaluation_and_begins_its_own_best(tmp_path: Path) -> None:
+    scores = Scores(0.0, 0.9, 0.8, 0.2, 0.3, 0.1)
+    played = coordinator(
+        tmp_path, evaluate=scores, rounds=7, evaluate_every=2, tasks=("a", "b"), rounds_per_task=(3, 4)
+    )
+    records = play(played)
+    assert [(record["round"], record["best"]) for record in records if record["evaluation"]] == [
+        (2, True), (3, False), (4, True), (6, True), (7, False),
+    ]  # fmt: skip
+    assert [task for _, task in scores.seen] == [0, 0, 0, 1, 1, 1]
+    assert (played.state.best_round, played.state.best_task) == (6, 1)
+
+
+def test_patience_is_for_the_last_task_and_counts_its_own_evaluations(tmp_path: Path) -> None:
+    """The first task ends two evaluations without a better one; the second has not been evaluated in round 5."""
+    scores = Scores(0.0, 0.9, 0.8, 0.7, 0.5, 0.4, 0.3)
+    options: dict[str, Any] = {"tasks": ("a", "b"), "rounds_per_task": (4, 6), "patience": 2, "rounds": 20}
+    played = coordinator(tmp_path, evaluate=scores, evaluate_every=2, **options)
+    records = play(played)
+    assert [record["round"] for record in records if record["best"]] == [2, 6]
+    assert (len(records), played.state.finished) == (10, "patience")
+
+
+def test_tasks_and_reference_are_in_the_record(tmp_path: Path) -> None:
+    def evaluate(adapter: Any, index: int) -> Evaluation:
+        return Evaluation({"accuracy": 1.0}, {"a": {"accuracy": 0.5}}, {"accuracy": 0.25})
+
+    played = coordinator(tmp_path, evaluate=evaluate)
+    record = play_round(played)
+    assert (record["tasks"], record["reference"]) == ({"a": {"accuracy": 0.5}}, {"accuracy": 0.25})
+    assert played.state.start == {
+        "current": {"accuracy": 1.0}, "tasks": {"a": {"accuracy": 0.5}}, "reference": {"accuracy": 0.25},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "aggregation"),
+    [("plain", None), ("momentum", None), ("adam", None), ("plain", FedSvd()), ("momentum", FedSvd())],
+)
+def test_resumed_after_every_round_it_ends_with_the_same_bits(optimizer: str, aggregation: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"optimizer": optimizer, "aggregation": aggregation}
+    whole = coordinator(tmp_path / "whole", evaluate=Scores(0.1, 0.4, 0.9, 0.2, 0.3), **options)
+    play(whole)
+    scores = Scores(0.1, 0.4, 0.9, 0.2, 0.3)
+    for _ in range(4):
+        play_round(coordinator(tmp_path / "parts", evaluate=scores, **options))
+    resumed = coordinator(tmp_path / "parts", evaluate=scores, **options)
+    assert resumed.finished
+    assert bits(resumed) == bits(whole)
+    assert resumed.state.best.tobytes() == whole.state.best.tobytes()
+    assert len(scores.seen) == 5, "the start is evaluated once, not with every resumption"
+
+    def timeless(played: Coordinator) -> list[dict[str, Any]]:
+        return [{key: value for key, value in record.items() if key != "seconds"} for record in played.state.records]
+
+    assert timeless(resumed) == timeless(whole)
+
+
+def test_anothers_state_is_refused(tmp_path: Path) -> None:
+    play_round(coordinator(tmp_path))
+    with pytest.raises(FederationError, match="found another's"):
+        coordinator(tmp_path, run="tiny/2")
+    with pytest.raises(LayoutMismatch, match="base model"):
+        coordinator(tmp_path, layout=replace(LAYOUT, scaling=1.0))
+
+
+def test_a_start_of_another_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LayoutMismatch):
+        coordinator(tmp_path, layout=replace(LAYOUT, tensors=LAYOUT.tensors[:2]))
+
+
+def test_a_step_out_of_the_numbers_ends_the_run_before_it_is_kept(tmp_path: Path) -> None:
+    class Leaping(FfaLora):
+        def finish(self, layout: Any, vector: Any) -> Any:
+            return super().finish(layout, vector * np.float32("inf"))
+
+    played = coordinator(tmp_path, aggregation=Leaping())
+    with pytest.raises(FederationError, match="finite adapter"):
+        play_round(played)
+    assert coordinator(tmp_path, aggregation=FfaLora()).next_round == 1
