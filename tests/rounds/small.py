@@ -15,6 +15,7 @@ from fedft.aggregation.fedavg import FedAvg
 from fedft.aggregation.server_optimizer import server_optimizer
 from fedft.model.vector import AdapterLayout, TensorSpec
 from fedft.rounds.coordinator import Coordinator, Evaluation, FederationTerms, OpenRound
+from fedft.rounds.plan import RoundRequest
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.types import AdapterVector, Digest
@@ -85,7 +86,7 @@ def delta_of(name: str, round: int = 1, size: int = LAYOUT.size) -> npt.NDArray[
     return rng.normal(0, 0.1, size).astype(np.float32)
 
 
-def update_of(name: str, asked: OpenRound, **changes: Any) -> bytes:
+def update_of(name: str, asked: OpenRound | RoundRequest, **changes: Any) -> bytes:
     """A valid update of ``name`` for the round that is open; ``changes`` are the envelope's own."""
     plan = asked.plan
     layout = LAYOUT.only(plan.roles)
@@ -96,7 +97,7 @@ def update_of(name: str, asked: OpenRound, **changes: Any) -> bytes:
     return seal(**{**fields, **changes})
 
 
-def refusal_of(name: str, asked: OpenRound, reason: Any = "internal") -> Refusal:
+def refusal_of(name: str, asked: OpenRound | RoundRequest, reason: Any = "internal") -> Refusal:
     return Refusal(name, asked.plan.run, asked.plan.round, reason)
 
 

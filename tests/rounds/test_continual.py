@@ -1,25 +1,32 @@
-"""The private Fisher between tasks: charged once, looked at once, whatever goes wrong in between."""
+"""The Fisher between tasks: the private one charged once and looked at once, whatever goes wrong in between; the public
+one computed once for all."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fedft.rounds.continual
 import fedft.rounds.institution
-from fedft.errors import StorageError
+from fedft.errors import PrivacyBudgetExhausted, StorageError
 from fedft.ledger.store import Ledger
 from fedft.model.vector import vector_digest
-from fedft.privacy.events import DpSgdRound, GaussianRelease
+from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
+from fedft.rounds.continual import OnlineEwc, shared_public_fisher
 from fedft.rounds.plan import RoundPlan, RoundRequest
 from fedft.simulation.institutions import make_institution, public_fisher_of
 from fedft.simulation.planning import institution_plan
 from fedft.simulation.setup import Setup
+from fedft.training.ewc import Consolidation, load_consolidation
+from fedft.training.fisher import Fisher
+from fedft.types import AdapterVector
 from fedft.update.release import Refusal
-from tests.federation import federation, rows_of
+from tests.federation import OFF, federation, rows_of
 
 CONTINUAL = (
     "continual.method=ewc", "continual.strength=1.0", "continual.fisher=private-dp", "data.task_column=hospital",
@@ -34,16 +41,16 @@ class Home:
         self.setup = Setup(federation(folder / "data", *CONTINUAL, **options))
         self.folder = folder
 
-    def answer(self, number: int) -> bytes | Refusal:
+    def answer(self, number: int, adapter: AdapterVector | None = None) -> bytes | Refusal:
         with Ledger.open(self.folder / "ledger.sqlite") as ledger:
             setup = self.setup
             plan = institution_plan(setup.config, setup.institution("north"))
             institution = make_institution(setup, plan, self.folder, "north", ledger, public_fisher_of(setup))
-            return institution.answer(self.request(number))
+            return institution.answer(self.request(number, adapter))
 
-    def request(self, number: int) -> RoundRequest:
+    def request(self, number: int, adapter: AdapterVector | None = None) -> RoundRequest:
         model = self.setup.model
-        adapter = model.start_vector()
+        adapter = model.start_vector() if adapter is None else adapter
         plan = RoundPlan(
             run="run", round=number, rounds=2, task=("north", "south")[number - 1], task_index=number - 1,
             cohort=("north",), layout_digest=model.layout.digest, adapter_digest=vector_digest(adapter),
@@ -115,3 +122,131 @@ def test_an_institution_without_rows_of_the_task_that_ended_trains_the_next(tmp_
     assert getattr(home.answer(1), "reason", None) == "wrong-plan"
     assert isinstance(home.answer(2), bytes)
     assert home.spent() == [DpSgdRound]
+
+
+def test_a_fisher_that_cannot_be_paid_charges_no_update_that_would_wait_for_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise every round of the task would be charged and none answered."""
+
+    def no_room_for_fisher(past: Sequence[PrivacyEvent], event: PrivacyEvent, **_: Any) -> float:
+        if isinstance(event, GaussianRelease):
+            raise PrivacyBudgetExhausted("expected room")
+        return 0.0
+
+    monkeypatch.setattr(fedft.rounds.institution, "require_budget_for", no_room_for_fisher)
+    assert isinstance(home.answer(1), bytes)
+    assert getattr(home.answer(2), "reason", None) == "budget-exhausted"
+    assert home.spent() == [DpSgdRound]
+
+
+def test_the_anchor_is_the_adapter_that_the_task_began_with_also_after_a_restart(home: Home) -> None:
+    began = home.setup.model.start_vector() + np.float32(0.01)
+    home.answer(2, began)
+    kept = load_consolidation(home.consolidation)
+    assert np.array_equal(kept.anchor, began)
+    assert set(kept.fisher) == {module for module, _, _ in home.setup.model.layout.lora_pairs()} | {
+        "head.weight", "head.bias",
+    }  # fmt: skip
+    assert all(value.shape == () and value >= 0 for value in kept.fisher.values())
+
+
+PUBLIC = (
+    *OFF, "continual.method=ewc", "continual.strength=1.0", "continual.decay=0.5", "data.task_column=hospital",
+    'continual.tasks=["north", "south"]', "continual.rounds_per_task=[1, 1]", "training.batch_size=4",
+)  # fmt: skip
+
+
+class Counting:
+    """A public Fisher of ones times the task's index plus one, and who asked for it."""
+
+    def __init__(self, setup: Setup, *, nothing_before: int = 0) -> None:
+        self._layout, self._nothing_before = setup.model.layout, nothing_before
+        self.asked: list[int] = []
+
+    def __call__(self, adapter: AdapterVector, task_index: int) -> Fisher | None:
+        self.asked.append(task_index)
+        if task_index < self._nothing_before:
+            return None
+        sizes: dict[str, tuple[int, ...]] = {
+            module: (b.shape[0], a.shape[1]) for module, a, b in self._layout.lora_pairs()
+        }
+        sizes |= {t.name: t.shape for t in self._layout.tensors if t.role == "head"}
+        return {name: np.full(shape, task_index + 1, np.float32) for name, shape in sizes.items()}
+
+
+def ewc(folder: Path, source: Any) -> OnlineEwc:
+    return OnlineEwc(folder, strength=1.0, decay=0.5, tasks=("north", "south"), source=source)
+
+
+def asked_of(setup: Setup, index: int, adapter: AdapterVector) -> RoundRequest:
+    plan = RoundPlan(
+        run="run", round=index + 1, rounds=3, task=("north", "south")[index], task_index=index, cohort=("north",),
+        layout_digest=setup.model.layout.digest, adapter_digest=vector_digest(adapter), roles=setup.aggregation.trains,
+        local_steps=2, first_step=0, total_steps=6,
+    )  # fmt: skip
+    return RoundRequest(plan, adapter)
+
+
+def test_online_ewc_adds_up_over_tasks_and_is_saved_once_for_each(tmp_path: Path) -> None:
+    setup = Setup(federation(tmp_path / "data", *PUBLIC))
+    counting, start = Counting(setup), setup.model.start_vector()
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        plan = institution_plan(setup.config, setup.institution("north"))
+        north = make_institution(setup, plan, tmp_path, "north", ledger, counting)
+        first, second = asked_of(setup, 0, start), asked_of(setup, 1, start + np.float32(1))
+        kept: list[Consolidation] = []
+        for folder in ("one", "one", "two"):
+            consolidator = ewc(tmp_path / folder, counting)
+            assert consolidator.penalty(north, first) is consolidator.penalty(north, first)
+            consolidator.penalty(north, second)
+            kept.append(load_consolidation(tmp_path / folder / "consolidation-1"))
+        assert ledger.events("north") == ()
+    assert counting.asked == [0, 1, 0, 1], "a restart in the same folder asks for nothing"
+    for found in kept:
+        assert np.array_equal(found.anchor, start + np.float32(1))
+        assert all(np.array_equal(value, np.full(value.shape, 0.5 * 1 + 2)) for value in found.fisher.values())
+
+
+def test_without_anything_to_keep_there_is_no_penalty(tmp_path: Path) -> None:
+    setup = Setup(federation(tmp_path / "data", *PUBLIC))
+    start = setup.model.start_vector()
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        plan = institution_plan(setup.config, setup.institution("north"))
+        north = make_institution(setup, plan, tmp_path, "north", ledger, Counting(setup))
+        consolidator = ewc(tmp_path / "none", Counting(setup, nothing_before=1))
+        assert consolidator.penalty(north, asked_of(setup, 0, start)) is None
+        assert not (tmp_path / "none" / "consolidation-0").exists()
+        assert consolidator.penalty(north, asked_of(setup, 1, start)) is not None
+        later = ewc(tmp_path / "later", Counting(setup))
+        assert later.penalty(north, asked_of(setup, 0, start)) is not None
+        gone = ewc(tmp_path / "later", Counting(setup, nothing_before=2))
+        assert gone.penalty(north, asked_of(setup, 1, start)) is not None, "what was kept before still counts"
+
+
+def test_the_public_fisher_is_computed_once_for_an_adapter_and_task(tmp_path: Path) -> None:
+    setup = Setup(federation(tmp_path / "data", *PUBLIC))
+    counting = Counting(setup)
+    shared, start = shared_public_fisher(counting), setup.model.start_vector()
+    first = shared(start, 1)
+    assert shared(start.copy(), 1) is first
+    shared(start, 0)
+    shared(start + np.float32(1), 1)
+    assert counting.asked == [1, 0, 1]
+
+
+def test_the_public_fisher_is_of_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the task before, on its own reference rows; before the first task of rows of no task, if there are any."""
+    setup = Setup(federation(tmp_path / "data", *PUBLIC))
+    seen: list[tuple[Any, bytes]] = []
+
+    def noted(model: Any, rows: Any, **_: Any) -> Fisher:
+        seen.append((rows, model.read_vector().tobytes()))
+        return {}
+
+    monkeypatch.setattr("fedft.simulation.institutions.public_fisher", noted)
+    adapter = setup.model.start_vector() + np.float32(0.5)
+    fisher = public_fisher_of(setup)
+    assert fisher(adapter, 0) is None
+    assert fisher(adapter, 1) == {}
+    assert seen == [(setup.reference["north"], adapter.tobytes())]
