@@ -50,9 +50,13 @@ def add_encoded(total: npt.NDArray[np.int64], vector: Floats, weight: float, *, 
         total[where] += _encoded(vector[where], weight)
 
 
-def decode(total: npt.NDArray[np.int64], total_weight: float) -> AdapterVector:
+def decode(total: npt.NDArray[np.int64], total_weight: float, *, block: int = 1 << 16) -> AdapterVector:
     """The weighted mean, shape (d,), float32, from a sum of encoded vectors and the sum of their weights."""
-    return (total / (SCALE * total_weight)).astype(np.float32)
+    mean = np.empty(total.size, dtype=np.float32)
+    for start in range(0, total.size, block):
+        where = slice(start, start + block)
+        mean[where] = total[where] / (SCALE * total_weight)
+    return mean
 
 
 def require_encodable(vector: Floats, weight: float) -> None:
