@@ -139,11 +139,11 @@ def main() -> None:
     torch.set_num_threads(1)
     texts, held_out = list(sentences(arguments.seed, PASSAGES)), list(sentences(arguments.seed + 1, HELD_OUT))
     tokenizer = make_tokenizer(texts)
+    tokenizer.save_pretrained(arguments.out)  # before encoding, which leaves its truncation behind
     model = make_model(tokenizer)
     begun = time.perf_counter()
     train(model, encode(tokenizer, texts), arguments.steps, arguments.seed)
     model.save_pretrained(arguments.out)
-    tokenizer.save_pretrained(arguments.out)
     loss = held_out_loss(model, encode(tokenizer, held_out))
     figures = {
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -19,6 +22,33 @@ def passages() -> list[str]:
     script = MODEL.parent / "synthetic" / "corpus.py"
     shown = subprocess.run([sys.executable, str(script), "60"], check=True, capture_output=True, text=True)
     return [line for line in shown.stdout.splitlines() if len(line) > 20]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("make_model", MODEL / "make_model.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_script_makes_the_committed_tokenizer_and_a_model_of_the_committed_shape(script: ModuleType) -> None:
+    tokenizer = script.make_tokenizer(list(script.sentences(1, script.PASSAGES)))
+    assert json.loads(tokenizer.backend_tokenizer.to_str()) == json.loads((MODEL / "tokenizer.json").read_text())
+    made, committed = script.make_model(tokenizer), AutoModelForCausalLM.from_pretrained(MODEL)
+    shapes = {name: tensor.shape for name, tensor in made.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in committed.state_dict().items()}
+
+
+def test_a_few_steps_of_the_script_lower_the_loss(script: ModuleType) -> None:
+    texts = list(script.sentences(1, script.BATCH * script.BUCKET))
+    tokenizer = script.make_tokenizer(texts)
+    model, rows = script.make_model(tokenizer), script.encode(tokenizer, texts)
+    before = script.held_out_loss(model, rows[:64])
+    script.train(model, rows, 10, 1)
+    assert script.held_out_loss(model, rows[:64]) < before - 0.5
 
 
 def test_it_is_small_and_holds_safetensors_alone() -> None:
