@@ -2,7 +2,7 @@
 
 A benchmark that trains many adapters on one frozen BERT-shaped base spends most of its time on layers that give the
 same states for the same row every time. ``keep_frozen_states`` puts a memory in front of them. Everything else is the
-product's own code, and figures are the same up to the rounding of float32 (``largest_difference`` measures it).
+product's own code, and figures are the same up to the rounding of float32 (tests/bench/test_frozen_layers.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
 from fedft.config import FederationConfig
-from fedft.data.formats import EncodedDataSet, collate
 from fedft.model.adapter import AdaptedModel, TokenBatch
-from fedft.simulation import setup as product_setup
+from fedft.simulation.parts import adapted_model
 
 States = dict[bytes, Tensor]
 """A row's tokens -> its states (t, h) below the lowest adapted layer."""
@@ -55,7 +54,7 @@ class WithMemory(nn.Module):
         hidden = nn.utils.rnn.pad_sequence([self._states[key] for key in keys], batch_first=True)
         hidden = nn.functional.pad(hidden, (0, 0, 0, input_ids.shape[1] - hidden.shape[1]))
         upper = encoder.encoder.layer[self._first :]
-        mask = self._mask(hidden, attention_mask) if len(upper) else None
+        mask = self._mask(hidden, attention_mask)
         for layer in upper:
             hidden = layer(hidden, mask)
         return SimpleNamespace(last_hidden_state=hidden)
@@ -80,15 +79,14 @@ class WithMemory(nn.Module):
 @contextmanager
 def keep_frozen_states() -> Iterator[None]:
     """Inside, every classifier that the product sets up on a BERT-shaped encoder remembers its frozen layers."""
-    original = product_setup.adapted_model
 
     def adapted(config: FederationConfig, **options: Any) -> AdaptedModel:
-        model = original(config, **options)
+        model = adapted_model(config, **options)
         if hasattr(getattr(model.backbone, "encoder", None), "layer"):
             remember(model)
         return model
 
-    with patch.object(product_setup, "adapted_model", adapted):
+    with patch("fedft.simulation.setup.adapted_model", adapted):
         yield
 
 
@@ -122,18 +120,3 @@ def remember_pooled(model: AdaptedModel, features: States) -> None:
 def _unpadded(input_ids: Tensor, attention_mask: Tensor) -> list[npt.NDArray[np.int64]]:
     lengths = attention_mask.sum(dim=1).tolist()
     return [row[:length] for row, length in zip(input_ids.numpy(), lengths, strict=True)]
-
-
-@torch.no_grad()
-def largest_difference(model: AdaptedModel, data: EncodedDataSet, rows: int = 32) -> float:
-    """Between pooled features with and without the memory, over some rows, in units of the features' mean size."""
-    batch = collate(data.examples[:rows], model.tokenizer.pad_token_id)
-    was_training = model.training
-    model.eval()
-    memory: Any = model.backbone
-    with_memory = model.pooled(batch)
-    model.backbone = memory.encoder
-    without = model.pooled(batch)
-    model.backbone = memory
-    model.train(was_training)
-    return float((with_memory - without).abs().max() / without.abs().mean())

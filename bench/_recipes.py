@@ -73,6 +73,8 @@ COMMON = (
 )
 SMALLEST: Mapping[str, int] = {"iid": 1 << 30, "dirichlet": 1700}
 """An upper bound of the expected batch: some institution has few more rows than this."""
+KAIMING_ALPHA = "adapter.alpha=8.3"
+"""The scenarios' 4.8 times the root of 3: rows of a Kaiming-uniform A are that much shorter than orthonormal ones."""
 DIRICHLET = 'data.partition={ method = "dirichlet", alpha = 0.5, institutions = 4 }'
 
 
@@ -106,4 +108,4 @@ def _adapter(method: str) -> tuple[str, ...]:
             "training.physical_batch_size=128",
             'training.precision="float32"',
         )
-    return (f'aggregation.method="{method}"',)
+    return (f'aggregation.method="{method}"', *(() if method == "fed_svd" else (KAIMING_ALPHA,)))

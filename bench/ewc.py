@@ -37,16 +37,19 @@ COMMON = (
     'task.head_start="label-names"',
     'training.optimizer="sgd"',
     'training.scheduler="constant"',
-    "training.local_steps=1",
-    "training.batch_size=200",
+    "training.local_steps=4",
+    "training.batch_size=50",
+    'adapter.target_modules=["5.output.dense"]',
+    "adapter.rank=8",
+    "adapter.alpha=2.4",
     'data.task_column="half"',
     f"continual.tasks={json.dumps(TASKS)}",
 )
-OFF = ('privacy.mode="off"', "training.learning_rate=15.0")
-DP = ("privacy.epsilon=8.0", "privacy.clip_norm=2.0", "training.learning_rate=15.0")
+OFF = ('privacy.mode="off"', "training.learning_rate=0.5")
+DP = ("privacy.epsilon=8.0", "privacy.clip_norm=2.0", "training.learning_rate=0.5")
 PUBLIC = ('continual.method="ewc"', 'continual.fisher="public"', "continual.fisher_examples=256")
 PRIVATE = ('continual.method="ewc"', 'continual.fisher="private-dp"')
-STRENGTHS = {"public": 3.0, "private-dp": 3.0}
+STRENGTHS = {"public": 80.0, "private-dp": 80.0}
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "off": OFF,
     "off, EWC, public Fisher": (*OFF, *PUBLIC, f"continual.strength={STRENGTHS['public']}"),

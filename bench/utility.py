@@ -163,7 +163,7 @@ def ratio_of(table: Mapping[str, Any]) -> float | None:
     row = table.get("banking77/iid", {}).get("fed_svd", {})
     if "8" not in row or "off" not in row:
         return None
-    return round(row["8"]["accuracy"] / row["off"]["accuracy"], 4)
+    return float(round(row["8"]["accuracy"] / row["off"]["accuracy"], 4))
 
 
 def quick() -> dict[str, Any]:
