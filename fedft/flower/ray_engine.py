@@ -19,14 +19,11 @@ def play_on_ray(run: Callable[[Grid], object], client_app: ClientApp, nodes: int
 
     Raises ConfigError when Ray is not installed, and what ``run`` raises.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError(
-            'expected Ray for --engine flower, found none: pip install "fedft[ray]", or use --engine local'
-        )
+    require_ray()
     from flwr.simulation import run_simulation
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)  # a node without an answer is a traceback to it
     server_app = ServerApp()
 
     @server_app.main()
@@ -42,3 +39,11 @@ def play_on_ray(run: Callable[[Grid], object], client_app: ClientApp, nodes: int
             "init_args": {"include_dashboard": False, "log_to_driver": False},
         },
     )
+
+
+def require_ray() -> None:
+    """Raise ConfigError when Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            'expected Ray for --engine flower, found none: pip install "fedft[ray]", or use --engine local'
+        )

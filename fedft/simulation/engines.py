@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from fedft.config import parse_config
 from fedft.flower.handlers import make_client_app
 from fedft.flower.local_grid import LocalGrid
-from fedft.flower.ray_engine import play_on_ray
+from fedft.flower.ray_engine import play_on_ray, require_ray
 from fedft.flower.strategy import FedftStrategy, partition_of
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import epsilon_of
@@ -97,9 +97,13 @@ class LocalEngine:
 
 
 class FlowerEngine:
-    """Institutions in Ray actors. An actor loads data and model once and opens a ledger for each answer."""
+    """Institutions in Ray actors. An actor loads data and model once and opens a ledger for each answer.
+
+    Raises ConfigError when Ray is not installed.
+    """
 
     def __init__(self, setup: Setup, plan: FederationPlan, folder: Path) -> None:
+        require_ray()
         self._setup, self._plan, self._folder = setup, plan, folder
         self._observer = Observer()
 

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 from fedft.config import FederationConfig
-from fedft.errors import ConfigError
 from fedft.privacy.accountant import calibrate, epsilon_of, require_delta
 from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
 from fedft.rounds.institution import Guarantee
@@ -66,11 +65,6 @@ def plan_of(config: FederationConfig) -> FederationPlan:
 def plan_from(setup: Setup) -> FederationPlan:
     config, layout = setup.config, setup.model.layout
     trained = layout.only(setup.aggregation.trains)
-    if trained.size == 0:
-        raise ConfigError(
-            f'expected parameters that aggregation.method = "{setup.aggregation.name}" trains, found none: '
-            "use adapter.method lora, or a classification head"
-        )
     return FederationPlan(
         name=config.federation.name,
         rounds=config.federation.rounds,

@@ -94,11 +94,12 @@ def _play_one(
         torch.set_num_threads(config.simulation.threads)
     setup = Setup(config)
     plan = plan_from(setup)
+    home = _engine(engine, setup, plan, folder)
     store, run = RunFolder(folder), _run_name(config, folder, resume)
     if not resume:
         store.create(_as_written(config, run=run))
     observer.run_started(title, config.federation.rounds, setup.institution_names)
-    with _engine(engine, setup, plan, folder) as chosen:
+    with home as chosen:
         coordinator = _coordinator(setup, run, store, observer)
         chosen.play(coordinator, observer)
     setup.model.write_vector(coordinator.state.best)
