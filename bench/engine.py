@@ -158,10 +158,11 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     if args.play:
-        print(json.dumps(play_here(*args.play, args.rounds, None)))
+        engine, mode, work = args.play
+        print(json.dumps(play_here(engine, mode, work, args.rounds, None)))
     elif args.profile:
-        profiler = cProfile.Profile()
-        print(json.dumps(play_here("local", *args.profile, args.rounds, profiler)))
+        (mode, work), profiler = args.profile, cProfile.Profile()
+        print(json.dumps(play_here("local", mode, work, args.rounds, profiler)))
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumulative").print_stats(100)
     else:
         emit("engine", measured(args), write=args.write)
