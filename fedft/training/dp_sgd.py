@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def clip_unit_gradients(gradients: Sequence[Tensor], clip_norm: float) -> tuple[
     factors = torch.where(usable, target / norms.clamp(min=target), 0.0)
     if not bool(usable.all()):
         gradients = [g.masked_fill(~usable.view(-1, *[1] * (g.dim() - 1)), 0.0) for g in gradients]
-    return [torch.einsum("u,u...->...", factors, g) for g in gradients], int((~usable).sum())
+    return [(factors @ g.flatten(1)).view(g.shape[1:]) for g in gradients], int((~usable).sum())
 
 
 def sum_over_units(per_row: Tensor, batch: Batch) -> Tensor:
@@ -172,10 +173,42 @@ def _known_warning_hidden() -> Iterator[None]:
         yield
 
 
-def attach_hooks(model: nn.Module) -> GradSampleHooks:
+def linear_gradients(layer: nn.Linear, inputs: Sequence[Tensor], outputs: Tensor) -> dict[Tensor, Tensor]:
+    """Each row's own gradient of a linear layer, summed over its tokens.
+
+    Opacus' formula; where the layer is thin, as LoRA's are, in the order that a CPU multiplies four times as fast.
+
+    Parameters
+    ----------
+    inputs
+        One tensor (rows, ..., d_in): what the layer read.
+    outputs
+        (rows, ..., d_out): the loss's gradient with respect to what it gave.
+    """
+    read, given = inputs[0].to(outputs.dtype), outputs
+    found: dict[Tensor, Tensor] = {}
+    if layer.bias is not None and layer.bias.requires_grad:
+        found[layer.bias] = given if given.dim() == 2 else given.flatten(1, -2).sum(dim=1)
+    if layer.weight.requires_grad:
+        if given.dim() == 2:
+            found[layer.weight] = given.unsqueeze(2) * read.unsqueeze(1)
+            return found
+        given, read = given.flatten(1, -2), read.flatten(1, -2)
+        thin = read.shape[2] < given.shape[2]
+        found[layer.weight] = (read.mT @ given).mT if thin else given.mT @ read
+    return found
+
+
+class Hooks(GradSampleHooks):  # type: ignore[misc]
+    """Opacus' hooks, with our gradients of linear layers."""
+
+    GRAD_SAMPLERS: ClassVar[dict[type[nn.Module], Any]] = {**GradSampleHooks.GRAD_SAMPLERS, nn.Linear: linear_gradients}
+
+
+def attach_hooks(model: nn.Module) -> Hooks:
     """Opacus' hooks without wrapping. Raises NotPrivate when a trainable module has no per-example gradient."""
     try:
-        return GradSampleHooks(model, batch_first=True, loss_reduction="sum")
+        return Hooks(model, batch_first=True, loss_reduction="sum")
     except NotImplementedError as error:
         raise NotPrivate(
             "expected trainable modules with per-example gradients, found one Opacus refuses: "

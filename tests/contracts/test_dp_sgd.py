@@ -18,7 +18,7 @@ from fedft.errors import NotPrivate
 from fedft.model.adapter import AdaptedModel, attach_adapter
 from fedft.model.base import load_base_model
 from fedft.randomness import SecureStream
-from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer, clip_unit_gradients
+from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer, clip_unit_gradients, linear_gradients
 from fedft.training.local import LocalPlan, Mechanism, physical_batches, train_locally
 from fedft.training.losses import per_example_loss
 from fedft.training.self_test import require_private
@@ -69,6 +69,20 @@ def gradient_sum(model: AdaptedModel, data: EncodedDataSet, units: Sequence[int]
     with DpSgd(model, optimizer) as dp_sgd:
         dp_sgd.step(batches, lambda batch: per_example_loss(model(batch), batch))
     return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).double().numpy()
+
+
+@pytest.mark.parametrize(("d_in", "d_out"), [(5, 2), (2, 5), (3, 3)])
+@pytest.mark.parametrize("tokens", [(), (4,), (4, 3)], ids=["row", "tokens", "blocks"])
+def test_a_linear_layers_gradient_is_autograds_row_by_row(d_in: int, d_out: int, tokens: tuple[int, ...]) -> None:
+    layer, generator = nn.Linear(d_in, d_out), torch.Generator().manual_seed(0)
+    read = torch.randn((6, *tokens, d_in), generator=generator)
+    given = torch.randn((6, *tokens, d_out), generator=generator)
+    found = linear_gradients(layer, [read], given)
+    for row in range(6):
+        expected = torch.autograd.grad(layer(read[row]), [layer.weight, layer.bias], given[row])
+        torch.testing.assert_close((found[layer.weight][row], found[layer.bias][row]), expected)
+    layer.weight.requires_grad_(False)
+    assert list(linear_gradients(layer, [read], given)) == [layer.bias]
 
 
 @settings(max_examples=200, deadline=None)
