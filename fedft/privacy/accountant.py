@@ -14,10 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 
 import numpy as np
-import numpy.typing as npt
-from dp_accounting.pld.pld_pmf import PLDPmf, create_pmf_pessimistic_connect_dots_fixed_gap
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
-from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
+from dp_accounting.pld import privacy_loss_distribution as pld
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
 from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
@@ -152,45 +149,14 @@ def _epsilon(mechanisms: tuple[_Mechanism, ...], delta: float, interval: float) 
 
 
 @lru_cache(maxsize=2)
-def _composition(mechanisms: tuple[_Mechanism, ...], interval: float) -> PrivacyLossDistribution:
+def _composition(mechanisms: tuple[_Mechanism, ...], interval: float) -> pld.PrivacyLossDistribution:
     parts = [_one_step(noise, rate, interval).self_compose(steps) for noise, rate, steps in mechanisms]
     return reduce(lambda left, right: left.compose(right), parts)
 
 
-@lru_cache(maxsize=64)
-def _one_step(noise: float, rate: float, interval: float) -> PrivacyLossDistribution:
-    removed = _one_side(noise, rate, interval, AdjacencyType.REMOVE)
-    if rate == 1:
-        return PrivacyLossDistribution(removed)
-    return PrivacyLossDistribution(removed, _one_side(noise, rate, interval, AdjacencyType.ADD))
-
-
-def _one_side(noise: float, rate: float, interval: float, adjacency: AdjacencyType) -> PLDPmf:
-    """What dp_accounting's from_gaussian_mechanism makes; it takes the losses one by one, and eight times as long."""
-    mechanism = GaussianPrivacyLoss(noise, sampling_prob=rate, adjacency_type=adjacency)
-    bounds = mechanism.connect_dots_bounds()
-    lowest, highest = math.floor(bounds.epsilon_lower / interval), math.ceil(bounds.epsilon_upper / interval)
-    losses = np.arange(lowest, highest + 1) * interval
-    deltas = _hockey_stick(mechanism, losses, noise, rate, sign=1 if adjacency == AdjacencyType.REMOVE else -1)
-    return create_pmf_pessimistic_connect_dots_fixed_gap(interval, lowest, highest, deltas)
-
-
-def _hockey_stick(
-    mechanism: GaussianPrivacyLoss, losses: npt.NDArray[np.float64], noise: float, rate: float, *, sign: int
-) -> npt.NDArray[np.float64]:
-    """delta at each loss l: P(x <= c) - exp(l)·Q(x <= c), where c is the point of loss l; sign -1: one unit added.
-
-    A sampled step's loss is ±ln(1 - q + q·exp(±L)) of the unsampled L = (-x -+ 1/2)/σ²; some losses it never reaches.
-    """
-    exponents = sign * losses
-    odds = np.expm1(np.minimum(exponents, 40.0)) / rate  # beyond 40, 1 - q is nothing beside exp(l)
-    reached = odds > -1
-    unsampled = np.log1p(odds[reached]) + np.maximum(exponents[reached] - 40.0, 0.0)
-    points = -sign * (0.5 + unsampled * noise**2)
-    deltas = -np.expm1(np.minimum(losses, 0.0)) if sign > 0 else np.zeros_like(losses)
-    below = np.exp(losses[reached] + mechanism.mu_lower_log_cdf(points))
-    deltas[reached] = mechanism.mu_upper_cdf(points) - below
-    return np.clip(deltas, 0.0, 1.0)
+@lru_cache(maxsize=16)
+def _one_step(noise: float, rate: float, interval: float) -> pld.PrivacyLossDistribution:
+    return pld.from_gaussian_mechanism(noise, value_discretization_interval=interval, sampling_prob=rate)
 
 
 def _interval(mechanisms: tuple[_Mechanism, ...]) -> float:

@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
-from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,15 +53,6 @@ def by_pld(events: Sequence[PrivacyEvent], delta: float, interval: float) -> flo
 @pytest.mark.parametrize(("events", "delta"), RUNS, ids=str)
 def test_epsilon_is_dp_accountings_own_at_the_same_interval(events: Events, delta: float) -> None:
     assert epsilon_of(events, delta) == pytest.approx(by_pld(events, delta, INTERVAL), rel=1e-4, abs=1e-5)
-
-
-@pytest.mark.parametrize("noise", [0.3, 0.9, 2.0, 40.0])
-@pytest.mark.parametrize("rate", [1e-3, 0.02, 0.3, 0.999, 1.0])
-def test_one_step_has_dp_accountings_own_distribution(noise: float, rate: float) -> None:
-    reference = from_gaussian_mechanism(noise, value_discretization_interval=INTERVAL, sampling_prob=rate)
-    for delta in (0.3, 1e-2, 1e-4, 1e-6, 1e-9):
-        expected = reference.get_epsilon_for_delta(delta)
-        assert epsilon_of([DpSgdRound(noise, rate, 1)], delta) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
