@@ -154,7 +154,7 @@ def _composition(mechanisms: tuple[_Mechanism, ...], interval: float) -> pld.Pri
     return reduce(lambda left, right: left.compose(right), parts)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)  # one for each institution of a large federation: it is what takes time
 def _one_step(noise: float, rate: float, interval: float) -> pld.PrivacyLossDistribution:
     return pld.from_gaussian_mechanism(noise, value_discretization_interval=interval, sampling_prob=rate)
 
