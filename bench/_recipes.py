@@ -74,8 +74,13 @@ COMMON = (
 )
 SMALLEST: Mapping[str, int] = {"iid": 1 << 30, "dirichlet": 1700}
 """An upper bound of the expected batch: some institution has few more rows than this."""
-KAIMING_ALPHA = "adapter.alpha=8.3"
-"""The scenarios' 4.8 times the root of 3: rows of a Kaiming-uniform A are that much shorter than orthonormal ones."""
+ALPHA: Mapping[str, tuple[str, ...]] = {
+    "fed_svd": (),
+    "ffa_lora": ("adapter.alpha=8.3",),
+    "fedavg": ("adapter.alpha=0.8",),
+}
+"""The scenarios have 4.8. Rows of a Kaiming-uniform A are shorter than orthonormal ones by the root of 3, for which
+ffa_lora makes up. With fedavg noise enters both factors and its square ends the encoder at that scale (LAB.md)."""
 DIRICHLET = 'data.partition={ method = "dirichlet", alpha = 0.5, institutions = 4 }'
 
 
@@ -110,4 +115,4 @@ def _adapter(method: str) -> tuple[str, ...]:
             'training.precision="float32"',
         )
     method = method.removesuffix("-best")
-    return (f'aggregation.method="{method}"', *(() if method == "fed_svd" else (KAIMING_ALPHA,)))
+    return (f'aggregation.method="{method}"', *ALPHA[method])

@@ -1,10 +1,11 @@
 """Forgetting with and without elastic weight consolidation (EWC), on a sequence of two real tasks.
 
-    python bench/ewc.py [--quick] [--write bench/results/ewc.json]
+    python bench/ewc.py [--quick] [--method lora] [--without-privacy] [--write bench/results/ewc.json]
 
 The tasks are the two halves of BANKING77's intents, in alphabetical order, in one space of 77 labels: four banks learn
 the first half, then the second. A fifth of the training rows is public, the source of the public Fisher information;
-institutions share out the rest. The last layer of MiniLM and the head are adapted (fed_svd). Forgetting is the accuracy
+institutions share out the rest. Trained is the head alone, or with ``--method lora`` also MiniLM's last feed-forward
+output (fed_svd). Forgetting is the accuracy
 on the first half's test rows after its own rounds minus that at the end.
 
 ``ratio``: forgetting with EWC over without it, without privacy; goal at most 0.5, at no more than 10 % more time and 3
@@ -38,11 +39,7 @@ COMMON = (
     'task.head_start="label-names"',
     'training.optimizer="sgd"',
     'training.scheduler="constant"',
-    "training.local_steps=6",
     "training.batch_size=50",
-    'adapter.target_modules=["5.output.dense"]',
-    "adapter.rank=8",
-    "adapter.alpha=2.4",
     'data.task_column="half"',
     f"continual.tasks={json.dumps(TASKS)}",
 )
@@ -50,14 +47,27 @@ OFF = ('privacy.mode="off"', "training.learning_rate=0.5")
 DP = ("privacy.epsilon=8.0", "privacy.clip_norm=2.0", "training.learning_rate=0.5")
 PUBLIC = ('continual.method="ewc"', 'continual.fisher="public"', "continual.fisher_examples=256")
 PRIVATE = ('continual.method="ewc"', 'continual.fisher="private-dp"')
-STRENGTHS = {"public": 80.0, "private-dp": 80.0}
-VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "off": OFF,
-    "off, EWC, public Fisher": (*OFF, *PUBLIC, f"continual.strength={STRENGTHS['public']}"),
-    "epsilon 8": DP,
-    "epsilon 8, EWC, public Fisher": (*DP, *PUBLIC, f"continual.strength={STRENGTHS['public']}"),
-    "epsilon 8, EWC, DP Fisher": (*DP, *PRIVATE, f"continual.strength={STRENGTHS['private-dp']}"),
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "head": ('adapter.method="head"', "training.local_steps=10"),
+    "lora": (
+        'adapter.target_modules=["5.output.dense"]',
+        "adapter.rank=8",
+        "adapter.alpha=2.4",
+        "training.local_steps=6",
+    ),
 }
+STRENGTH = {"head": 100.0, "lora": 80.0}
+
+
+def variants_of(method: str) -> dict[str, tuple[str, ...]]:
+    common, strength = METHODS[method], f"continual.strength={STRENGTH[method]}"
+    return {
+        "off": (*common, *OFF),
+        "off, EWC, public Fisher": (*common, *OFF, *PUBLIC, strength),
+        "epsilon 8": (*common, *DP),
+        "epsilon 8, EWC, public Fisher": (*common, *DP, *PUBLIC, strength),
+        "epsilon 8, EWC, DP Fisher": (*common, *DP, *PRIVATE, strength),
+    }
 
 
 def write_halves(folder: Path) -> tuple[str, ...]:
@@ -120,16 +130,19 @@ def compared(plain: Mapping[str, Any], ewc: Mapping[str, Any]) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three rounds a task, without privacy only")
+    parser.add_argument("--method", choices=METHODS, default="head")
+    parser.add_argument("--without-privacy", action="store_true", help="only the runs without privacy")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
-    names = list(VARIANTS)[:2] if args.quick else list(VARIANTS)
+    variants = variants_of(args.method)
+    names = list(variants)[:2] if args.quick or args.without_privacy else list(variants)
     rounds = 3 if args.quick else ROUNDS
     with tempfile.TemporaryDirectory() as folder:
         files = write_halves(Path(folder))
         # Once for the frozen layers' states alone, so that no variant's time holds their computation.
-        measure(OFF, files, seed=args.seed, rounds=1)
-        runs = {name: measure(VARIANTS[name], files, seed=args.seed, rounds=rounds) for name in names}
+        measure(variants["off"], files, seed=args.seed, rounds=1)
+        runs = {name: measure(variants[name], files, seed=args.seed, rounds=rounds) for name in names}
     comparisons = {name: compared(runs[name.split(",")[0]], runs[name]) for name in names if "EWC" in name}
     emit(
         "ewc",
@@ -137,6 +150,7 @@ def main() -> None:
             "ratio": comparisons["off, EWC, public Fisher"]["forgetting_ratio"],
             "comparisons": comparisons,
             "runs": runs,
+            "method": args.method,
             "seed": args.seed,
         },
         write=args.write,
