@@ -325,13 +325,13 @@ def test_every_task_ends_with_an_evaluation_and_begins_its_own_best(tmp_path: Pa
 
 
 def test_patience_is_for_the_last_task_and_counts_its_own_evaluations(tmp_path: Path) -> None:
-    """The first task ends two evaluations without a better one; the second has not been evaluated in round 5."""
+    """The first task ends with two evaluations without a better one; the second is first evaluated in round 8."""
     scores = Scores(0.0, 0.9, 0.8, 0.7, 0.5, 0.4, 0.3)
-    options: dict[str, Any] = {"tasks": ("a", "b"), "rounds_per_task": (4, 6), "patience": 2, "rounds": 20}
+    options: dict[str, Any] = {"tasks": ("a", "b"), "rounds_per_task": (6, 6), "patience": 2, "rounds": 20}
     played = coordinator(tmp_path, evaluate=scores, evaluate_every=2, **options)
     records = play(played)
-    assert [record["round"] for record in records if record["best"]] == [2, 6]
-    assert (len(records), played.state.finished) == (10, "patience")
+    assert [record["round"] for record in records if record["best"]] == [2, 8]
+    assert (len(records), played.state.finished) == (12, "patience")
 
 
 def test_tasks_and_reference_are_in_the_record(tmp_path: Path) -> None:
