@@ -43,29 +43,33 @@ COMMON = (
     'data.task_column="half"',
     f"continual.tasks={json.dumps(TASKS)}",
 )
-OFF = ('privacy.mode="off"', "training.learning_rate=0.5")
-DP = ("privacy.epsilon=8.0", "privacy.clip_norm=2.0", "training.learning_rate=0.5")
-PUBLIC = ('continual.method="ewc"', 'continual.fisher="public"', "continual.fisher_examples=256")
+OFF = ('privacy.mode="off"',)
+DP = ("privacy.epsilon=8.0", "privacy.clip_norm=2.0")
+PUBLIC = ('continual.method="ewc"', 'continual.fisher="public"')
 PRIVATE = ('continual.method="ewc"', 'continual.fisher="private-dp"')
 METHODS: Mapping[str, tuple[str, ...]] = {
-    "head": ('adapter.method="head"', "training.local_steps=10"),
+    "head": ('adapter.method="head"', "training.local_steps=12", "training.learning_rate=0.35"),
     "lora": (
         'adapter.target_modules=["5.output.dense"]',
         "adapter.rank=8",
         "adapter.alpha=2.4",
         "training.local_steps=6",
+        "training.learning_rate=0.5",
     ),
 }
-STRENGTH = {"head": 100.0, "lora": 80.0}
+FISHER_EXAMPLES = {"head": 192, "lora": 256}
+STRENGTH = {"head": 140.0, "lora": 80.0}
 
 
 def variants_of(method: str) -> dict[str, tuple[str, ...]]:
-    common, strength = METHODS[method], f"continual.strength={STRENGTH[method]}"
+    common = METHODS[method]
+    strength = f"continual.strength={STRENGTH[method]}"
+    public = (*PUBLIC, strength, f"continual.fisher_examples={FISHER_EXAMPLES[method]}")
     return {
         "off": (*common, *OFF),
-        "off, EWC, public Fisher": (*common, *OFF, *PUBLIC, strength),
+        "off, EWC, public Fisher": (*common, *OFF, *public),
         "epsilon 8": (*common, *DP),
-        "epsilon 8, EWC, public Fisher": (*common, *DP, *PUBLIC, strength),
+        "epsilon 8, EWC, public Fisher": (*common, *DP, *public),
         "epsilon 8, EWC, DP Fisher": (*common, *DP, *PRIVATE, strength),
     }
 
