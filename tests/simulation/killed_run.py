@@ -50,7 +50,7 @@ def play_in_child(
     if after_s is not None:
         time.sleep(after_s)
         process.kill()
-    process.join(120)
+    process.join(300)
     code = process.exitcode
     process.close()
     assert code is not None
