@@ -12,7 +12,7 @@ Ten institutions of unequal size, five rounds, the embedded model on the synthet
 Every run is a fresh process, the engines taken in turn. ``ratio`` is Flower's wall time over the local engine's, tiny
 work, private, whole processes from start to exit: imports, data, model, calibration, rounds, export; goal at least 3.
 ``ratio_of_play`` leaves out the imports that both need. With "demo" work both engines mostly train, and Flower trains
-on all cores at once: that ratio is beside it.
+one institution on each core where the local engine gives all cores to one: that ratio is beside it.
 
 ``outside_training`` is, for the private demo on the local engine, 1 - (seconds inside train_locally) / (seconds of the
 rounds); goal at most 0.05. Inside is what one institution does between receiving an adapter and holding its update:
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
+import os
 import pstats
 import statistics
 import sys
@@ -144,6 +145,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
         "rounds": rounds,
         "repeats": repeats,
         "evaluation_rows": EVALUATION_ROWS,
+        "local_threads": os.environ.get("OMP_NUM_THREADS", "all cores"),
     }
 
 
