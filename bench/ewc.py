@@ -57,7 +57,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
         "training.learning_rate=0.5",
     ),
 }
-FISHER_EXAMPLES = {"head": 192, "lora": 256}
+FISHER_EXAMPLES = {"head": 1000, "lora": 256}
 STRENGTH = {"head": 140.0, "lora": 80.0}
 
 
