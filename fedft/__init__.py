@@ -2,7 +2,7 @@
 
 import os
 
-# A waiting OpenMP thread spins for milliseconds by default: beside another busy process that made a training step of the
+# A waiting OpenMP thread spins for milliseconds by default: beside another busy process that made a training step of a
 # small model 4.8 times slower on 2 cores. Spinning this short costs 5 % on an idle machine (LAB.md). Read with torch.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
