@@ -1,9 +1,9 @@
 """fedft: hospitals and banks fine-tune one language model together without sharing a record."""
 
-import os
+import os as _os
 
 # A waiting OpenMP thread spins for milliseconds by default: beside another busy process that made a training step of a
 # small model 4.8 times slower on 2 cores. Spinning this short costs 5 % on an idle machine (LAB.md). Read with torch.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+_os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __version__ = "0.1.0"
