@@ -4,7 +4,7 @@ A byte-level BPE tokenizer and a Llama-architecture causal model of 750,000 para
 (mean-pooled) and, with the chat template written here, instruction tuning. About five minutes on one core.
 
     python scenarios/model/make_model.py                 # writes beside this file
-    python scenarios/model/make_model.py --steps 50 --out /tmp/model
+    python scenarios/model/make_model.py --steps 50 --out build/model
 """
 
 from __future__ import annotations

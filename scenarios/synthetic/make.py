@@ -1,7 +1,7 @@
 """Writes the scenarios' data. The same seed gives the same bytes on every machine; the files are committed.
 
 python scenarios/synthetic/make.py                   # writes scenarios/synthetic/data/
-python scenarios/synthetic/make.py --out /tmp/data
+python scenarios/synthetic/make.py --out build/data
 """
 
 from __future__ import annotations
