@@ -57,8 +57,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
         "training.learning_rate=0.5",
     ),
 }
-FISHER_EXAMPLES = {"head": 1000, "lora": 256}
-STRENGTH = {"head": 140.0, "lora": 80.0}
+FISHER_EXAMPLES = {"head": 1000, "lora": 1000}
+STRENGTH = {"head": 140.0, "lora": 65.0}
 
 
 def variants_of(method: str) -> dict[str, tuple[str, ...]]:

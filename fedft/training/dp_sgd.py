@@ -139,13 +139,8 @@ class DpSgd:
     ) -> None:
         self._stack.close()
 
-    def step(
-        self,
-        batches: Iterable[Batch],
-        row_losses: Callable[[Batch], Tensor],
-        after_noise: Callable[[], None] | None = None,
-    ) -> None:
-        """One logical step. ``after_noise`` may add to ``p.grad``: a penalty in the loss would be overwritten here.
+    def step(self, batches: Iterable[Batch], row_losses: Callable[[Batch], Tensor]) -> None:
+        """One logical step.
 
         An empty draw still adds noise and counts as a step: leaving it out would reveal that nobody was drawn.
         """
@@ -155,8 +150,6 @@ class DpSgd:
             self._optimizer.accumulate(batch)
         self._optimizer.add_noise()
         self._optimizer.scale_grad()
-        if after_noise is not None:
-            after_noise()
         self._optimizer.original_optimizer.step()
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedft.model.adapter import AdaptedModel
 from fedft.model.checkpoint import read_checkpoint, write_checkpoint
@@ -31,10 +32,15 @@ class Consolidation:
 
 
 class EwcPenalty:
-    """strength/2 · Σ F (ΔW - ΔW*)² over adapted matrices and head, and its gradient in A and B by the chain rule.
+    """strength/2 · Σ F (ΔW - ΔW*)² over adapted matrices and head, as a proximal step after the optimizer's own.
 
-    Guarantee: with F = a + b for tasks a and b the gradient is the sum of both; at the anchor it is zero. It is added
-    after the noise, so with a public or DP Fisher it is post-processing.
+    x <- argmin_y |y - x|²/(2·rate) + penalty(y), in closed form (Parikh & Boyd 2014, Proximal Algorithms, section 1.1):
+    the penalty's gradient is taken where the step ends. An explicit gradient step diverges once rate·strength·F exceeds
+    2 in any entry; this one is stable at any strength (docs/decisions/0012). With AdamW it is decoupled from the
+    moments, as its weight decay is.
+
+    Guarantee: with F = a + b for tasks a and b the penalty is the sum of both; at the anchor nothing moves; the penalty
+    never grows. It is taken after the noisy step, so with a public or DP Fisher it is post-processing.
     """
 
     def __init__(
@@ -51,22 +57,25 @@ class EwcPenalty:
         self._head = [(t.name, fisher[t.name], anchor[t.name]) for t in layout.tensors if t.role == "head"]
 
     @torch.no_grad()
-    def add_gradient(self, model: AdaptedModel) -> None:
-        """Add the penalty's gradient to ``grad`` of those adapter parameters that have one (the trained ones)."""
+    def pull(self, model: AdaptedModel, rate: float) -> None:
+        """Move the adapter parameters that are being trained by one step at learning rate ``rate``.
+
+        Where both factors of a matrix are trained: B with A held, then A with B held.
+        """
         parameters = model.named_adapter_parameters()
+        weight = rate * self._strength
         for name_a, name_b, fisher, anchor in self._pairs:
             a, b = parameters[name_a], parameters[name_b]
-            if a.grad is None and b.grad is None:
-                continue
-            pull = self._strength * self._scaling * fisher * (self._scaling * b @ a - anchor)
-            if b.grad is not None:
-                b.grad += pull @ a.T
-            if a.grad is not None:
-                a.grad += b.T @ pull
+            if b.requires_grad:
+                b.copy_(pulled_rows(b, self._scaling * a, weight * fisher, anchor))
+            if a.requires_grad:
+                a.copy_(
+                    pulled_rows(a.T, self._scaling * b.T, weight * (fisher.T if fisher.dim() else fisher), anchor.T).T
+                )
         for name, fisher, anchor in self._head:
-            gradient = parameters[name].grad
-            if gradient is not None:
-                gradient += self._strength * fisher * (parameters[name] - anchor)
+            value = parameters[name]
+            if value.requires_grad:
+                value.copy_((value + weight * fisher * anchor) / (1 + weight * fisher))
 
     @torch.no_grad()
     def value(self, model: AdaptedModel) -> float:
@@ -79,6 +88,31 @@ class EwcPenalty:
         for name, fisher, anchor in self._head:
             total += (fisher * (parameters[name] - anchor).square()).sum().double().cpu()
         return self._strength / 2 * float(total)
+
+
+def pulled_rows(rows: Tensor, basis: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """argmin over Y of |Y - rows|²/2 + Σ weight (Y·basis - target)²/2, row by row: n systems of r equations.
+
+    Parameters
+    ----------
+    rows, basis, target
+        (n, r), (r, d), (n, d).
+    weight
+        (n, d), or () where it is the same everywhere.
+    """
+    weighted = weight.expand_as(target)
+    if weight.dim() == 0:
+        gram = (weight * basis @ basis.T).unsqueeze(0)
+    else:
+        gram = (weighted @ _products(basis)).view(len(rows), len(basis), len(basis))
+    system = torch.eye(len(basis), device=rows.device) + gram
+    wanted = rows + (weighted * target) @ basis.T
+    return torch.linalg.solve(system, wanted.unsqueeze(2)).squeeze(2)
+
+
+def _products(basis: Tensor) -> Tensor:
+    """(r, d) -> (d, r·r): every column's outer product with itself."""
+    return torch.einsum("rd,sd->drs", basis, basis).flatten(1)
 
 
 def accumulate(earlier: Consolidation | None, fisher: Fisher, anchor: AdapterVector, decay: float) -> Consolidation:

@@ -67,18 +67,16 @@ class LocalResult:
 
 
 class Penalty(Protocol):
-    """Something that adds its gradient to ``p.grad`` of the model's adapter parameters."""
+    """Something that moves the trained adapter parameters after each step of the optimizer, and sees nothing else."""
 
-    def add_gradient(self, model: AdaptedModel) -> None: ...
+    def pull(self, model: AdaptedModel, rate: float) -> None: ...
 
 
 class _Step(Protocol):
     @property
     def rejected_units(self) -> int: ...
 
-    def step(
-        self, batches: Iterator[Batch], row_losses: Callable[[Batch], Tensor], after_noise: Callable[[], None] | None
-    ) -> None: ...
+    def step(self, batches: Iterator[Batch], row_losses: Callable[[Batch], Tensor]) -> None: ...
 
 
 class PlainStep:
@@ -90,17 +88,13 @@ class PlainStep:
         self._optimizer, self._batch_size, self._max_norm = optimizer, batch_size, max_gradient_norm
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def step(
-        self, batches: Iterator[Batch], row_losses: Callable[[Batch], Tensor], after_noise: Callable[[], None] | None
-    ) -> None:
+    def step(self, batches: Iterator[Batch], row_losses: Callable[[Batch], Tensor]) -> None:
         for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
         for batch in batches:
             (row_losses(batch).sum() / self._batch_size).backward()  # type: ignore[no-untyped-call]
         if self._max_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
-        if after_noise is not None:
-            after_noise()
         self._optimizer.step()
 
 
@@ -145,14 +139,15 @@ def train_locally(
     with ExitStack() as stack:
         optimizer = make_optimizer(parameters, plan)
         step = _make_step(model, optimizer, plan, stack)
-        add_penalty = None if penalty is None else (lambda: penalty.add_gradient(model))
         for number, rate in enumerate(plan.learning_rates, start=1):
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batches = physical_batches(data, sampler.draw(), plan, model.tokenizer.pad_token_id, uniform)
-            step.step(batches, row_losses, add_penalty)
+            step.step(batches, row_losses)
             if number == 1 and rate > 0 and plan.mechanism is not None:
                 _require_movement(model, start)
+            if penalty is not None:
+                penalty.pull(model, rate)
             if on_step is not None:
                 on_step(number, len(plan.learning_rates))
         rejected = step.rejected_units

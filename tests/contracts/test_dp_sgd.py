@@ -22,7 +22,7 @@ from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer, clip_unit_gradients, l
 from fedft.training.local import LocalPlan, Mechanism, physical_batches, train_locally
 from fedft.training.losses import per_example_loss
 from fedft.training.self_test import require_private
-from fedft.types import Role
+from fedft.types import AdapterVector, Role
 from tests.tiny import classification_rows, tiny_bert, tiny_gpt2, tiny_llama, write_jsonl
 
 ROLES: tuple[Role, ...] = ("lora_B", "head")
@@ -188,20 +188,20 @@ def test_noise_is_added_once_per_logical_step(model: AdaptedModel, data: Encoded
     model.write_vector(start)
 
 
-def test_what_is_added_after_the_noise_arrives_whole(model: AdaptedModel, data: EncodedDataSet) -> None:
-    """A penalty in the loss would be overwritten; one added after the noise reaches the optimizer exactly."""
+def test_a_penalty_moves_the_adapter_after_the_noisy_step(model: AdaptedModel, data: EncodedDataSet) -> None:
+    """A penalty in the loss would be overwritten or clipped; this one has the last word, at the step's own rate."""
+    seen: list[tuple[float, AdapterVector]] = []
 
     class Pull:
-        def add_gradient(self, adapted: AdaptedModel) -> None:
-            for parameter in adapted.named_adapter_parameters().values():
-                if parameter.grad is not None:
-                    parameter.grad += 100.0
+        def pull(self, adapted: AdaptedModel, rate: float) -> None:
+            seen.append((rate, adapted.read_vector()))
+            adapted.write_vector(start + 1.0)
 
     start = model.read_vector()
-    uniform = SecureStream().uniform
-    alone = train_locally(model, data, start, plan(), roles=ROLES, uniform=uniform).delta
-    pulled = train_locally(model, data, start, plan(), roles=ROLES, uniform=uniform, penalty=Pull()).delta
-    np.testing.assert_allclose(alone - pulled, 100.0, rtol=1e-5)
+    result = train_locally(model, data, start, plan(), roles=ROLES, uniform=SecureStream().uniform, penalty=Pull())
+    np.testing.assert_allclose(result.delta, 1.0, atol=1e-5)
+    assert [rate for rate, _ in seen] == list(plan().learning_rates)
+    assert not np.array_equal(seen[0][1], start)
     model.write_vector(start)
 
 

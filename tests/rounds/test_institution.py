@@ -347,7 +347,7 @@ def test_a_penalty_is_asked_for_once_a_training_and_reaches_it(
             asked.append(request)
             return self
 
-        def add_gradient(self, model: Any) -> None:
+        def pull(self, model: Any, rate: float) -> None:
             given.append(model)
 
     north = institution_at(setup, ledger, consolidator=Penalizer())
