@@ -107,7 +107,8 @@ def pulled_rows(rows: Tensor, basis: Tensor, weight: Tensor, target: Tensor) -> 
         gram = (weighted @ _products(basis)).view(len(rows), len(basis), len(basis))
     system = torch.eye(len(basis), device=rows.device) + gram
     wanted = rows + (weighted * target) @ basis.T
-    return torch.linalg.solve(system, wanted.unsqueeze(2)).squeeze(2)
+    solved: Tensor = torch.linalg.solve(system, wanted.unsqueeze(2))
+    return solved.squeeze(2)
 
 
 def _products(basis: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def test_a_pull_ends_where_the_proximal_problem_has_its_minimum(
     """|y - x|²/2 + rate·penalty(y) is convex in one factor, so a zero slope along every direction is the minimum."""
     chosen = random_consolidation(model, 3)
     if shape == "matrix":
-        chosen = Consolidation(chosen.anchor, {k: np.float32(v.mean()) for k, v in chosen.fisher.items()})
+        chosen = Consolidation(chosen.anchor, {k: np.asarray(v.mean(), np.float32) for k, v in chosen.fisher.items()})
     penalty, rate, kept = EwcPenalty(model.layout, chosen, 7.0, model.device), 0.3, model.read_vector()
     end = pulled(model, penalty, rate, roles)
     trained = np.concatenate([np.full(t.size, t.role in roles) for t in model.layout.tensors])
