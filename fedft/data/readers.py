@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,31 +77,48 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _csv_rows(path: Path, columns: Sequence[str], required: Sequence[str]) -> Iterator[RawRow | Malformed]:
-    """Comma-separated with a header. Bytes that are not UTF-8 become surrogates, which the row's check refuses."""
+    """Comma-separated with a header. Bytes that are not UTF-8 become surrogates, which the row's check refuses.
+
+    Guarantee: a record that cannot be used and spans several lines, as after a quote that nobody closed, is a
+    DataError: skipped as one row it would take along all rows that it swallowed.
+    """
     csv.field_size_limit(_LONGEST_CSV_FIELD)
     with _guarded(path, lambda: path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")) as file:
         records = csv.reader(file, strict=True)
-        header = _next_record(records)
+        header, _ = _next_record(records)
         if not isinstance(header, list):
             raise DataError(f"expected a header line in {path}, found none that can be read: write one")
         _require_columns(path, header, required)
         if any(header.count(name) > 1 for name in columns):
             raise DataError(f"{path}: expected each configured column once, found one twice: rename one of them")
-        while (record := _next_record(records)) is not None:
+        for row in count(1):
+            record, lines = _next_record(records)
+            if record is None:
+                return
+            if isinstance(record, list) and len(record) != len(header):
+                record = Malformed("(line)", f"expected {len(header)} fields as in the header, found {len(record)}")
+            if isinstance(record, Malformed) and lines > 1:
+                raise DataError(
+                    f"{path}, row {row}: {record.problem}, in a record of {lines} lines that may hold many rows: "
+                    "correct its quotes; data.on_bad_record does not skip it"
+                )
             if isinstance(record, Malformed):
                 yield record
-            elif len(record) != len(header):
-                yield Malformed("(line)", f"expected {len(header)} fields as in the header, found {len(record)}")
             else:
                 yield {key: value for key, value in zip(header, record, strict=True) if key in columns}
 
 
-def _next_record(records: Any) -> list[str] | Malformed | None:
-    """The next record that is not a blank line; None at the end."""
-    try:
-        return next((record for record in records if record), None)
-    except csv.Error:
-        return Malformed("(line)", "expected comma-separated fields with balanced quotes, found something else")
+def _next_record(records: Any) -> tuple[list[str] | Malformed | None, int]:
+    """The next record that is not a blank line, and the lines it spans; None at the end."""
+    while True:
+        before = records.line_num
+        try:
+            record: list[str] | None = next(records, None)
+        except csv.Error:
+            problem = "expected comma-separated fields with balanced quotes, found something else"
+            return Malformed("(line)", problem), records.line_num - before
+        if record is None or record:
+            return record, records.line_num - before
 
 
 def _parquet_rows(path: Path, columns: Sequence[str], required: Sequence[str]) -> Iterator[RawRow | Malformed]:

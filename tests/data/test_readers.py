@@ -240,3 +240,32 @@ def test_skipping_goes_on_after_a_broken_csv_record(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", b'text,label\nx,a\n"y"z,a\nw,b\nv\nu,b\n')
     data = load_data_set(path, fields=("text", "label"), on_bad_record="skip")
     assert ([example.fields["text"] for example in data.examples], data.skipped) == (["x", "w", "u"], 2)
+
+
+QUOTED = b"text,label\n" + b"".join(b"w%d,a\n" % number for number in range(1, 10))
+
+
+@pytest.mark.parametrize("on_bad_record", ["error", "skip"])
+@pytest.mark.parametrize(
+    ("broken", "lines"),
+    [
+        (QUOTED.replace(b"w3", b'"w3'), 7),
+        (QUOTED.replace(b"w3", b'"w3').replace(b"w7", b'"w7"'), 5),
+        (QUOTED.replace(b"w3", b'"w3').replace(b"w7,a", b'w7",a,a'), 5),
+        (b"\n\n".join(QUOTED.replace(b"w3", b'"w3').split(b"\n")), 14),
+    ],
+    ids=["to-the-end", "to-the-next-quote", "to-another-stray-quote", "among-blank-lines"],
+)
+def test_a_quote_that_nobody_closed_is_an_error_and_skips_no_rows(
+    broken: bytes, lines: int, on_bad_record: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=f"row 3: .* in a record of {lines} lines") as caught:
+        load_data_set(write(tmp_path / "rows.csv", broken), fields=("text", "label"), on_bad_record=on_bad_record)
+    assert "w4" not in str(caught.value)
+
+
+def test_a_field_of_many_lines_is_a_row_and_blank_lines_before_a_broken_one_are_not_its_own(tmp_path: Path) -> None:
+    text = "\n".join(["a line"] * 300)
+    content = f'text,label\n"{text}",a\n\n\n\nv\nx,b\n'.encode()
+    data = load_data_set(write(tmp_path / "rows.csv", content), fields=("text", "label"), on_bad_record="skip")
+    assert ([example.fields["text"] for example in data.examples], data.skipped) == ([text, "x"], 1)
