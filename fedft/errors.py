@@ -19,6 +19,8 @@
     ├── LedgerError                  ledger    the privacy ledger cannot be trusted or opened
     │   ├── LedgerLocked
     │   └── LedgerCorrupt
+    ├── IdentityError                identity  a signature, a signer or a roster is not the one it should be
+    ├── PolicyError                  policy    an institution's policy does not allow what a plan asks for
     ├── StorageError                 storage   a file cannot be written, or was written in part
     └── FederationError              federation  a round cannot go on
         └── QuorumNotReached
@@ -113,6 +115,14 @@ class LedgerLocked(LedgerError):
 
 class LedgerCorrupt(LedgerError):
     code = "ledger-corrupt"
+
+
+class IdentityError(FedftError):
+    code = "identity"
+
+
+class PolicyError(FedftError):
+    code = "policy"
 
 
 class StorageError(FedftError):

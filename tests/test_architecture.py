@@ -30,7 +30,7 @@ FLOORS = (
     ("aggregation", "evaluation", "ledger"),
     ("training", "update"),
     ("data", "model", "privacy"),
-    ("config", "randomness"),
+    ("config", "identity", "randomness"),
     ("types",),
     ("errors",),
 )
@@ -42,13 +42,13 @@ DOORS = {
     "opacus": ("training/dp_sgd.py",),
     "peft": ("model/adapter.py",),
     "dp_accounting": ("privacy/accountant.py",),
-    "cryptography": ("randomness.py",),
+    "cryptography": ("randomness.py", "identity/"),
     "tomllib": ("config/",),
     "socket": ("doctor.py",),
 }
 """One vendor, one door: the only files of fedft that may import it."""
 
-WITHOUT_TORCH = ("audit", "config", "errors", "ledger", "privacy", "randomness", "types")
+WITHOUT_TORCH = ("audit", "config", "errors", "identity", "ledger", "privacy", "randomness", "types")
 """An auditor checks a run without a deep-learning stack."""
 
 DEEP_LEARNING = {"torch", "transformers", "peft", "opacus", "flwr"}

@@ -23,7 +23,17 @@ from fedft.update.envelope import open_header, require_identity, seal
 UPDATE_PURPOSE = "update"
 
 Reason = Literal[
-    "budget-exhausted", "stale-round", "not-private", "wrong-plan", "data", "storage", "ledger", "internal"
+    "budget-exhausted",
+    "stale-round",
+    "not-private",
+    "wrong-plan",
+    "data",
+    "storage",
+    "ledger",
+    "policy",
+    "identity",
+    "busy",
+    "internal",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -124,6 +134,8 @@ _WORDS: dict[type[BaseException], Reason] = {
     errors.ModelError: "wrong-plan",
     errors.DataError: "data",
     errors.LedgerError: "ledger",
+    errors.PolicyError: "policy",
+    errors.IdentityError: "identity",
     errors.StorageError: "storage",
     OSError: "storage",
     BaseException: "internal",

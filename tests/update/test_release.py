@@ -25,6 +25,8 @@ from fedft.update.release import REASONS, Reason, Refusal, reason_for, refusal_f
         (errors.BadRecord("f", 1, "text", "empty"), "data"),
         (errors.LedgerLocked("x"), "ledger"),
         (errors.StorageError("x"), "storage"),
+        (errors.PolicyError("x"), "policy"),
+        (errors.IdentityError("x"), "identity"),
         (PermissionError("x"), "storage"),
         (errors.NonFiniteUpdate("x"), "internal"),
         (errors.FederationError("x"), "internal"),
