@@ -76,6 +76,10 @@ def coordinator(
     )
 
 
+def bits(played: Coordinator) -> bytes:
+    return played.state.adapter.tobytes()
+
+
 def opened(played: Coordinator) -> OpenRound:
     return played.open_round(played.request())
 
