@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
+from fedft.assembly.parts import adapted_model
 from fedft.config import FederationConfig
 from fedft.model.adapter import AdaptedModel, TokenBatch
-from fedft.simulation.parts import adapted_model
 
 States = dict[bytes, Tensor]
 """A row's tokens -> its states (t, h) below the lowest adapted layer."""
@@ -86,7 +86,7 @@ def keep_frozen_states() -> Iterator[None]:
             remember(model)
         return model
 
-    with patch("fedft.simulation.setup.adapted_model", adapted):
+    with patch("fedft.assembly.coordinator.adapted_model", adapted):
         yield
 
 

@@ -25,7 +25,7 @@ FLOORS = (
     ("display",),
     ("doctor",),
     ("simulation",),
-    ("flower",),
+    ("assembly", "flower"),
     ("rounds", "audit"),
     ("aggregation", "evaluation", "ledger"),
     ("training", "update"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from fedft.assembly.planning import InstitutionPlan, institution_plan
 from fedft.config import parse_config
 from fedft.flower.handlers import make_client_app
 from fedft.flower.local_grid import LocalGrid
@@ -31,7 +32,7 @@ from fedft.simulation.institutions import (
     with_faults,
     write_quality,
 )
-from fedft.simulation.planning import FederationPlan, InstitutionPlan, institution_plan
+from fedft.simulation.planning import FederationPlan
 from fedft.simulation.setup import Setup
 
 

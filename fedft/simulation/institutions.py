@@ -6,14 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from fedft.assembly.coordinator import GENERAL
+from fedft.assembly.planning import InstitutionPlan, guarantee_of
 from fedft.config import FederationConfig
 from fedft.errors import StorageError
 from fedft.ledger.store import Ledger
 from fedft.rounds.continual import OnlineEwc, PrivateFisherTerms, PublicFisher, shared_public_fisher
 from fedft.rounds.institution import Institution
 from fedft.simulation.faults import FaultyInstitution
-from fedft.simulation.planning import InstitutionPlan, guarantee_of
-from fedft.simulation.setup import GENERAL, Setup
+from fedft.simulation.setup import Setup
 from fedft.training.fisher import Fisher, public_fisher
 from fedft.types import AdapterVector, InstitutionId
 

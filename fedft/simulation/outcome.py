@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedft.assembly.planning import InstitutionPlan
 from fedft.config import Check, FederationConfig
 from fedft.errors import ConfigError
 from fedft.evaluation.quality import forgetting
 from fedft.rounds.coordinator import Coordinator
-from fedft.simulation.planning import FederationPlan, InstitutionPlan
+from fedft.simulation.planning import FederationPlan
 
 SMALLEST_DIFFERENCE = 1e-12
 

@@ -7,7 +7,6 @@ live in the actors of Flower's simulation runtime. Rounds are the same in both.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,22 +14,16 @@ from uuid import uuid4
 import torch
 
 from fedft import __version__
-from fedft.aggregation.server_optimizer import server_optimizer
+from fedft.assembly.coordinator import make_coordinator
 from fedft.config import FederationConfig, parse_config, variant_config
 from fedft.errors import ConfigError
-from fedft.evaluation.quality import evaluate, main_metric
 from fedft.model.export import export_adapter
-from fedft.model.label_names import with_label_names
-from fedft.randomness import reproducible_rng
-from fedft.rounds.coordinator import Coordinator, Evaluation, FederationTerms
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.engines import Engine, FlowerEngine, LocalEngine
 from fedft.simulation.outcome import check_outcome, summarize
 from fedft.simulation.planning import FederationPlan, plan_from
-from fedft.simulation.setup import GENERAL, Setup
-from fedft.training.local import LocalPlan, train_locally
-from fedft.types import AdapterVector
+from fedft.simulation.setup import Setup
 
 
 def play(
@@ -100,7 +93,7 @@ def _play_one(
         store.create(_as_written(config, run=run))
     observer.run_started(title, config.federation.rounds, setup.institution_names)
     with home as chosen:
-        coordinator = _coordinator(setup, run, store, observer)
+        coordinator = make_coordinator(setup, run=run, cohort=setup.institution_names, store=store, observer=observer)
         chosen.play(coordinator, observer)
     setup.model.write_vector(coordinator.state.best)
     export_adapter(setup.model, folder / "adapter", labels=setup.labels)
@@ -122,92 +115,3 @@ def _engine(name: str, setup: Setup, plan: FederationPlan, folder: Path) -> Engi
     if name == "flower":
         return FlowerEngine(setup, plan, folder)
     raise ConfigError(f'expected engine "local" or "flower", found "{name}": choose one of them')
-
-
-def _coordinator(setup: Setup, run: str, store: RunFolder, observer: Observer) -> Coordinator:
-    config, aggregation = setup.config, setup.aggregation
-    trained = setup.model.layout.only(aggregation.trains)
-    terms = FederationTerms(
-        run=run,
-        rounds=config.federation.rounds,
-        cohort=setup.institution_names,
-        local_steps=config.training.local_steps,
-        metric=main_metric(config.task.kind, config.evaluation.metric),
-        min_institutions=config.federation.min_institutions,
-        weights=config.aggregation.weights or {},
-        max_update_norm=config.aggregation.max_update_norm,
-        tasks=config.continual.tasks,
-        rounds_per_task=config.continual.rounds_per_task,
-        evaluate_every=config.evaluation.every,
-        patience=config.evaluation.patience,
-    )
-    return Coordinator(
-        terms,
-        layout=setup.model.layout,
-        aggregation=aggregation,
-        server_optimizer=server_optimizer(
-            config.aggregation.server_optimizer,
-            size=trained.size,
-            learning_rate=config.aggregation.server_learning_rate,
-            momentum=config.aggregation.server_momentum,
-        ),
-        start=start_adapter(setup),
-        evaluate=evaluator(setup),
-        folder=store,
-        about={"labels": setup.labels, "base_digest": setup.model.base_digest},
-        observer=observer,
-    )
-
-
-def start_adapter(setup: Setup) -> AdapterVector:
-    """Where round 1 begins: a fresh adapter, its head perhaps from the labels' names, then warmed up on public rows."""
-    continual, training = setup.config.continual, setup.config.training
-    model, roles = setup.model, setup.aggregation.trains
-    start = model.start_vector()
-    if setup.config.task.head_start == "label-names" and setup.labels is not None:
-        start = with_label_names(model, start, setup.labels)
-    if continual.warm_start_steps == 0:
-        return start
-    rows = setup.reference.get(GENERAL)
-    if rows is None:
-        raise ConfigError(
-            "expected public rows in data.reference to warm up on, found none: name a file, or set "
-            "continual.warm_start_steps = 0"
-        )
-    batch = min(training.batch_size, rows.unit_count)
-    plan = LocalPlan(
-        learning_rates=(continual.warm_start_learning_rate,) * continual.warm_start_steps,
-        batch_size=batch,
-        sampling_rate=batch / rows.unit_count,
-        mechanism=None,
-        physical_batch_size=training.physical_batch_size,
-        precision=training.precision,
-    )
-    rng = reproducible_rng(setup.config.federation.seed, "warm-start")
-    torch.manual_seed(int(rng.integers(1 << 62)))
-    result = train_locally(model, rows, start, plan, roles=roles, uniform=rng.random)
-    warm = model.layout.with_part(start, roles, model.layout.part(start, roles) + result.delta)
-    return setup.aggregation.finish(model.layout, warm).vector
-
-
-def evaluator(setup: Setup) -> Callable[[AdapterVector, int], Evaluation]:
-    """On the coordinator's own rows: the task in training, every task begun so far, and the general reference."""
-    section, general = setup.config.evaluation, setup.reference.get(GENERAL)
-
-    def measure(rows: Any) -> Mapping[str, float]:
-        return evaluate(
-            setup.model,
-            rows,
-            batch_size=section.batch_size,
-            max_rows=section.max_rows,
-            precision=setup.config.training.precision,
-        )
-
-    def on_public_rows(adapter: AdapterVector, task_index: int) -> Evaluation:
-        setup.model.write_vector(adapter)
-        tasks = {task: measure(setup.evaluation[task]) for task in setup.tasks[: task_index + 1]}
-        reference = None if general is None else measure(general)
-        several = tasks if len(setup.tasks) > 1 else {}
-        return Evaluation(tasks[setup.tasks[task_index]], several, reference)
-
-    return on_public_rows

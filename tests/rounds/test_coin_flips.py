@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from fedft.assembly.planning import institution_plan
 from fedft.ledger.store import Ledger
 from fedft.model.vector import vector_digest
 from fedft.rounds.institution import Institution
 from fedft.rounds.plan import DEFAULT_TASK, RoundPlan, RoundRequest
 from fedft.simulation.institutions import make_institution, public_fisher_of
-from fedft.simulation.planning import institution_plan
 from fedft.simulation.setup import Setup
 from fedft.update.envelope import open_envelope
 from tests.federation import federation

@@ -13,6 +13,7 @@ import pytest
 
 import fedft.rounds.continual
 import fedft.rounds.institution
+from fedft.assembly.planning import institution_plan
 from fedft.errors import PrivacyBudgetExhausted, StorageError
 from fedft.ledger.store import Ledger
 from fedft.model.vector import vector_digest
@@ -20,7 +21,6 @@ from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
 from fedft.rounds.continual import OnlineEwc, shared_public_fisher
 from fedft.rounds.plan import RoundPlan, RoundRequest
 from fedft.simulation.institutions import make_institution, public_fisher_of
-from fedft.simulation.planning import institution_plan
 from fedft.simulation.setup import Setup
 from fedft.training.ewc import Consolidation, load_consolidation
 from fedft.training.fisher import Fisher

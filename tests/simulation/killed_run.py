@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fedft.assembly.coordinator
+import fedft.assembly.planning
 import fedft.model.checkpoint
 import fedft.rounds.institution
-import fedft.simulation.planning
 import fedft.simulation.run
 import fedft.training.local
 from fedft.config import FederationConfig, parse_config
@@ -63,7 +64,7 @@ def _play(config_json: str, run: str, noise: float | None, point: str | None) ->
     os.dup2(silent, 2)
     config = parse_config(json.loads(config_json), folder=Path())
     if noise is not None:
-        setattr(fedft.simulation.planning, "calibrate", lambda **_: noise)  # noqa: B010 - not exported there
+        setattr(fedft.assembly.planning, "calibrate", lambda **_: noise)  # noqa: B010 - not exported there
     if point is not None:
         POINTS[point]()
     begun = (Path(run) / "config.json").exists()
@@ -136,7 +137,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after-a-release": dying(Ledger, "record_release", after=True),
     "after-the-last-release": dying(Ledger, "record_release", after=True, nth=2),
     "heard-all": dying(OpenRound, "receive", after=True, nth=3),
-    "before-the-evaluation": dying(fedft.simulation.run, "evaluate"),
+    "before-the-evaluation": dying(fedft.assembly.coordinator, "evaluate"),
     "in-a-checkpoint": dying(fedft.model.checkpoint, "_write_file", after=True, nth=3),
     "before-a-rename": dying(Path, "rename", only=to("checkpoints/round-")),
     "after-a-rename": dying(Path, "rename", only=to("checkpoints/round-"), after=True),

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import fedft.rounds.institution
+from fedft.assembly.planning import guarantee_of
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import calibrate, epsilon_of
 from fedft.privacy.events import DpSgdRound, GaussianRelease
 from fedft.rounds.institution import Guarantee
-from fedft.simulation.planning import guarantee_of, plan_of
+from fedft.simulation.planning import plan_of
 from fedft.simulation.run import play
 from fedft.simulation.setup import Setup
 from fedft.update.envelope import MAX_ROUND, seal

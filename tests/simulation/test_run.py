@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fedft.assembly.coordinator import evaluator, start_adapter
 from fedft.config import FederationConfig, parse_config
 from fedft.errors import ConfigError, QuorumNotReached
 from fedft.ledger.store import Ledger
@@ -20,7 +21,7 @@ from fedft.model.checkpoint import read_checkpoint
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.events import DpSgdRound, UnprotectedRelease
 from fedft.rounds.progress import Observer
-from fedft.simulation.run import evaluator, play, resume_config, start_adapter
+from fedft.simulation.run import play, resume_config
 from fedft.simulation.setup import Setup
 from tests.federation import NAMES, OFF, adapter_of, federation, federation_body, records_of, rows_of
 from tests.tiny import write_jsonl
