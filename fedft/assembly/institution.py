@@ -1,47 +1,23 @@
-"""An institution's side of a configuration: its rows as tokens, and the terms it trains on."""
+"""An institution's side of a configuration: the terms it trains on, and the institution that answers rounds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from fedft.assembly.coordinator import rows_by_task
-from fedft.assembly.parts import Labels, encode_rows
+from fedft.assembly.coordinator import GENERAL
+from fedft.assembly.planning import InstitutionPlan, guarantee_of
+from fedft.assembly.rows import InstitutionData
 from fedft.config import FederationConfig
 from fedft.config import Institution as InstitutionSection
-from fedft.data.examples import DataSet
 from fedft.data.formats import EncodedDataSet
-from fedft.data.quality import require_batch, require_trainable
-from fedft.rounds.institution import TrainingTerms
+from fedft.ledger.store import Ledger
+from fedft.model.adapter import AdaptedModel
+from fedft.rounds.continual import OnlineEwc, PrivateFisherTerms, PublicFisher, shared_public_fisher
+from fedft.rounds.institution import Institution, TrainingTerms
 from fedft.rounds.plan import DEFAULT_TASK
-
-
-@dataclass(frozen=True, repr=False)
-class InstitutionData:
-    """One simulated institution: its section, raw rows, and rows as tokens by task."""
-
-    section: InstitutionSection
-    rows: DataSet
-    encoded: Mapping[str, EncodedDataSet]
-
-    @property
-    def units(self) -> int:
-        """Privacy units over all tasks; a unit with rows for two tasks counts once."""
-        return len({example.unit for example in self.rows.examples})
-
-
-def institution_data(
-    config: FederationConfig, section: InstitutionSection, rows: DataSet, *, labels: Labels, tokenizer: Any
-) -> InstitutionData:
-    """Raises DataError when the rows cannot be trained on: one class only, too few for a batch."""
-    if config.task.kind == "classification":
-        require_trainable(rows, labels, label_field=config.task.label)
-    parts = rows_by_task(config, rows, config.continual.tasks or (DEFAULT_TASK,))
-    encoded = {task: encode_rows(config, part, tokenizer, labels=labels) for task, part in parts.items()}
-    for data in encoded.values():
-        require_batch(data.unit_count, section.batch_size or config.training.batch_size, name=data.name)
-    return InstitutionData(section, rows, encoded)
+from fedft.training.fisher import Fisher, public_fisher
+from fedft.types import AdapterVector, InstitutionId
 
 
 def training_terms(config: FederationConfig, section: InstitutionSection) -> TrainingTerms:
@@ -58,4 +34,70 @@ def training_terms(config: FederationConfig, section: InstitutionSection) -> Tra
         max_gradient_norm=training.max_gradient_norm,
         max_rows_per_unit=config.data.max_rows_per_unit,
         precision=training.precision,
+    )
+
+
+def institution_of(
+    config: FederationConfig,
+    model: AdaptedModel,
+    data: InstitutionData,
+    plan: InstitutionPlan,
+    *,
+    dataset: str,
+    home: Path,
+    ledger: Ledger,
+    fisher: PublicFisher,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Institution:
+    """The institution that answers rounds. home: keeps what must outlive it; dataset: whose budget is spent."""
+    return Institution(
+        InstitutionId(data.section.name),
+        model=model,
+        data=data.encoded,
+        dataset=dataset,
+        ledger=ledger,
+        terms=training_terms(config, data.section),
+        guarantee=guarantee_of(plan),
+        seed=config.federation.seed,
+        consolidator=_consolidator(config, home, fisher),
+        on_step=on_step,
+    )
+
+
+def public_fisher_on(
+    config: FederationConfig, model: AdaptedModel, reference: Mapping[str, EncodedDataSet]
+) -> PublicFisher:
+    """On public rows of what came before task k: the general reference before the first, then task k-1's own."""
+    continual = config.continual
+    tasks = continual.tasks or (DEFAULT_TASK,)
+
+    def compute(adapter: AdapterVector, task_index: int) -> Fisher | None:
+        rows = reference.get(GENERAL if task_index == 0 else tasks[task_index - 1])
+        if rows is None:
+            return None
+        model.write_vector(adapter)
+        return public_fisher(
+            model,
+            rows,
+            examples=continual.fisher_examples,
+            seed=config.federation.seed,
+            detail=continual.fisher_detail or "entry",
+        )
+
+    return shared_public_fisher(compute)
+
+
+def _consolidator(config: FederationConfig, home: Path, fisher: PublicFisher) -> OnlineEwc | None:
+    continual = config.continual
+    if continual.method == "none":
+        return None
+    private = PrivateFisherTerms(
+        continual.fisher_clip_norm, continual.fisher_noise_multiplier, continual.fisher_detail or "matrix"
+    )
+    return OnlineEwc(
+        home,
+        strength=continual.strength,
+        decay=continual.decay,
+        tasks=continual.tasks,
+        source=private if continual.fisher == "private-dp" else fisher,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from fedft.assembly.institution import InstitutionData
+from fedft.assembly.rows import InstitutionData
 from fedft.config import FederationConfig
 from fedft.privacy.accountant import calibrate, epsilon_of, require_delta
 from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent

@@ -6,17 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from fedft.assembly.coordinator import GENERAL
-from fedft.assembly.planning import InstitutionPlan, guarantee_of
+from fedft.assembly.institution import institution_of, public_fisher_on
+from fedft.assembly.planning import InstitutionPlan
 from fedft.config import FederationConfig
 from fedft.errors import StorageError
 from fedft.ledger.store import Ledger
-from fedft.rounds.continual import OnlineEwc, PrivateFisherTerms, PublicFisher, shared_public_fisher
+from fedft.rounds.continual import PublicFisher
 from fedft.rounds.institution import Institution
 from fedft.simulation.faults import FaultyInstitution
 from fedft.simulation.setup import Setup
-from fedft.training.fisher import Fisher, public_fisher
-from fedft.types import AdapterVector, InstitutionId
 
 
 def institution_folder(run_folder: Path, name: str) -> Path:
@@ -41,51 +39,21 @@ def make_institution(
     on_step: Callable[[int, int], None] | None = None,
 ) -> Institution:
     """One institution of the run, with its section's terms and the noise of its plan."""
-    data, config = setup.institution(name), setup.config
-    continual, consolidator = config.continual, None
-    if continual.method == "ewc":
-        private = PrivateFisherTerms(
-            continual.fisher_clip_norm, continual.fisher_noise_multiplier, continual.fisher_detail or "matrix"
-        )
-        consolidator = OnlineEwc(
-            institution_folder(folder, name),
-            strength=continual.strength,
-            decay=continual.decay,
-            tasks=config.continual.tasks,
-            source=private if continual.fisher == "private-dp" else fisher,
-        )
-    return Institution(
-        InstitutionId(name),
-        model=setup.model,
-        data=data.encoded,
-        dataset=dataset_of(config, name),
+    return institution_of(
+        setup.config,
+        setup.model,
+        setup.institution(name),
+        plan,
+        dataset=dataset_of(setup.config, name),
+        home=institution_folder(folder, name),
         ledger=ledger,
-        terms=setup.terms(data.section),
-        guarantee=guarantee_of(plan),
-        seed=config.federation.seed,
-        consolidator=consolidator,
+        fisher=fisher,
         on_step=on_step,
     )
 
 
 def public_fisher_of(setup: Setup) -> PublicFisher:
-    """On public rows of what came before task k: the general reference before the first, then task k-1's own."""
-    continual = setup.config.continual
-
-    def compute(adapter: AdapterVector, task_index: int) -> Fisher | None:
-        rows = setup.reference.get(GENERAL if task_index == 0 else setup.tasks[task_index - 1])
-        if rows is None:
-            return None
-        setup.model.write_vector(adapter)
-        return public_fisher(
-            setup.model,
-            rows,
-            examples=continual.fisher_examples,
-            seed=setup.config.federation.seed,
-            detail=continual.fisher_detail or "entry",
-        )
-
-    return shared_public_fisher(compute)
+    return public_fisher_on(setup.config, setup.model, setup.reference)
 
 
 def dataset_of(config: FederationConfig, name: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fedft.assembly.coordinator import PublicParts
-from fedft.assembly.institution import InstitutionData, institution_data, training_terms
+from fedft.assembly.institution import training_terms
 from fedft.assembly.parts import load_rows
+from fedft.assembly.rows import InstitutionData, institution_data
 from fedft.config import FederationConfig
 from fedft.config import Institution as InstitutionSection
 from fedft.data.examples import DataSet
