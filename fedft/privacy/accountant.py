@@ -126,8 +126,8 @@ def _epsilon_at(events: Sequence[PrivacyEvent], delta: float, coarser: float = 1
     mechanisms = _merged(events)
     if not mechanisms:
         return 0.0
-    interval = _interval(mechanisms) * coarser
-    return _epsilon(mechanisms, float(delta), interval) if interval < 0.1 * coarser else math.inf
+    interval = _interval(mechanisms)
+    return _epsilon(mechanisms, float(delta), interval, coarser) if interval < 0.1 else math.inf
 
 
 def _merged(events: Sequence[PrivacyEvent]) -> tuple[_Mechanism, ...]:
@@ -144,19 +144,23 @@ def _merged(events: Sequence[PrivacyEvent]) -> tuple[_Mechanism, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(mechanisms: tuple[_Mechanism, ...], delta: float, interval: float) -> float:
-    return float(_composition(mechanisms, interval).get_epsilon_for_delta(delta))
+def _epsilon(mechanisms: tuple[_Mechanism, ...], delta: float, interval: float, coarser: float) -> float:
+    return float(_composition(mechanisms, interval, coarser).get_epsilon_for_delta(delta))
 
 
 @lru_cache(maxsize=2)
-def _composition(mechanisms: tuple[_Mechanism, ...], interval: float) -> pld.PrivacyLossDistribution:
-    parts = [_one_step(noise, rate, interval).self_compose(steps) for noise, rate, steps in mechanisms]
+def _composition(mechanisms: tuple[_Mechanism, ...], interval: float, coarser: float) -> pld.PrivacyLossDistribution:
+    one_step = _kept_step if coarser == 1 else _one_step  # coarse tries never come back, and would drive out the rest
+    parts = [one_step(noise, rate, interval * coarser).self_compose(steps) for noise, rate, steps in mechanisms]
     return reduce(lambda left, right: left.compose(right), parts)
 
 
-@lru_cache(maxsize=64)  # one for each institution of a large federation: it is what takes time
 def _one_step(noise: float, rate: float, interval: float) -> pld.PrivacyLossDistribution:
     return pld.from_gaussian_mechanism(noise, value_discretization_interval=interval, sampling_prob=rate)
+
+
+_kept_step = lru_cache(maxsize=64)(_one_step)
+"""It is what takes time. Room for what calibration and budget checks of some thirty institutions ask for."""
 
 
 def _interval(mechanisms: tuple[_Mechanism, ...]) -> float:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
-from fedft.privacy.accountant import calibrate, epsilon_curve, epsilon_of, require_budget_for, require_delta
+from fedft.privacy.accountant import _kept_step, calibrate, epsilon_curve, epsilon_of, require_budget_for, require_delta
 from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
 
 ROUND = DpSgdRound(2.0, 0.1, 20)
@@ -114,3 +114,17 @@ def test_a_calibration_and_a_check_are_quick() -> None:
     epsilon_of([DpSgdRound(noise, 0.123, 190)], 1e-5)
     assert calibrated - start < 2
     assert time.process_time() - calibrated < 0.5
+
+
+def test_what_calibration_tries_leaves_room_for_the_steps_of_ten_institutions() -> None:
+    """The first institution's step is still there after ten calibrations: its budget checks compute none anew."""
+    _kept_step.cache_clear()
+    rates = (0.0813, 0.0817)
+    noises = [calibrate(epsilon=8.0, delta=1.3e-5, sampling_rate=rate, steps=100) for rate in rates]
+    kept = _kept_step.cache_info()
+    assert kept.maxsize is not None
+    assert 0 < kept.misses / len(rates) <= kept.maxsize / 10
+    for rate, noise in zip(rates, noises, strict=True):
+        step = DpSgdRound(noise, rate, 20)
+        require_budget_for([step], step, epsilon=8.0, delta=1.3e-5, dataset="wards")
+    assert _kept_step.cache_info().misses == kept.misses
