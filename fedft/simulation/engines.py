@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from fedft.assembly.planning import InstitutionPlan, institution_plan
+from fedft.assembly.planning import InstitutionPlan
 from fedft.config import parse_config
 from fedft.flower.handlers import make_client_app
 from fedft.flower.local_grid import LocalGrid
@@ -121,7 +121,7 @@ class FlowerEngine:
     def play(self, coordinator: Coordinator, observer: Observer) -> None:
         self._observer = observer
         config = self._setup.config
-        home = ActorHome(json.dumps(config.model_dump(mode="json")), str(self._folder))
+        home = ActorHome(json.dumps(config.model_dump(mode="json")), str(self._folder), self._plan.institutions)
         strategy = FedftStrategy(
             coordinator, round_timeout_s=config.federation.round_timeout_s, measured=self._measured
         )
@@ -146,10 +146,14 @@ class FlowerEngine:
 
 @dataclass(frozen=True)
 class ActorHome:
-    """What an actor is told: the configuration and where institutions keep their things. Pickled, inside Ray alone."""
+    """What an actor is told: the configuration, where institutions keep their things, and their plans.
+
+    Pickled, inside Ray alone.
+    """
 
     config_json: str
     folder: str
+    plans: Mapping[str, InstitutionPlan]
 
     def name_of(self, context: Any) -> str:
         return _actor_setup(self.config_json).institution_names[partition_of(context)]
@@ -157,9 +161,8 @@ class ActorHome:
     @contextmanager
     def open(self, name: str) -> Iterator[FaultyInstitution]:
         setup, folder = _actor_setup(self.config_json), Path(self.folder)
-        plan = institution_plan(setup.config, setup.institution(name))
         with open_ledger(setup.config, folder, name) as ledger:
-            institution = make_institution(setup, plan, folder, name, ledger, public_fisher_of(setup))
+            institution = make_institution(setup, self.plans[name], folder, name, ledger, public_fisher_of(setup))
             yield with_faults(setup.config, institution)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fedft.assembly.planning
 import fedft.flower.ray_engine
 import fedft.simulation.engines
 from fedft.config import Faults
@@ -93,6 +94,20 @@ def test_actors_charge_and_refuse_like_institutions_at_home(tmp_path: Path) -> N
     assert [record["epsilon"] for record in local] == [record["epsilon"] for record in flower]
     assert one["institutions"]["north"] == two["institutions"]["north"]
     assert two["seconds_outside_training_fraction"] is None
+
+
+@pytest.mark.usefixtures("in_process")
+def test_actors_are_told_their_plan_and_calibrate_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calibrated: list[float] = []
+
+    def counted(**budget: Any) -> float:
+        calibrated.append(budget["sampling_rate"])
+        return 1.0
+
+    monkeypatch.setattr(fedft.assembly.planning, "calibrate", counted)
+    play(federation(tmp_path / "data"), folder=tmp_path / "run", engine="flower")
+    assert [record["updates"] for record in records_of(tmp_path / "run")] == [list(NAMES)] * 2
+    assert len(calibrated) == len(NAMES)
 
 
 @pytest.mark.usefixtures("in_process")
