@@ -1,4 +1,7 @@
-"""The ClientApp: a relay between Flower's messages and an institution, which alone knows data, model and ledger."""
+"""A simulation's ClientApp: between Flower's messages and an institution, which alone knows data, model and ledger.
+
+Across organisations client/app.py stands here, and the institution is another process.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedft.errors import FedftError
-from fedft.flower.records import answer_content, name_content, read_request
+from fedft.flower.records import body_content, body_of
+from fedft.rounds.messages import decode_question, decode_request, encode_answer, encode_presence
 from fedft.rounds.plan import RoundRequest
 from fedft.update.release import Refusal, refusal_for
 
 
 class Answerer(Protocol):
-    """What a relay needs of an institution: rounds.institution.Institution, or an agent's other end."""
+    """What is needed of an institution here: rounds.institution.Institution, or one with faults."""
 
     def answer(self, request: RoundRequest) -> bytes | Refusal: ...
 
@@ -41,7 +45,7 @@ def make_client_app(name_of: NameOf, open_institution: OpenInstitution) -> Clien
 
     @app.query()
     def roll_call(message: Message, context: Context) -> Message:
-        return Message(_or_no_answer(lambda: name_content(name_of(context))), reply_to=message)
+        return Message(_or_no_answer(lambda: _presence(name_of(context), message)), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -60,11 +64,15 @@ def _or_no_answer(make: Callable[[], RecordDict]) -> RecordDict:
     return content
 
 
+def _presence(name: str, message: Message) -> RecordDict:
+    return body_content(encode_presence(decode_question(body_of(message.content)), name))
+
+
 def _answer(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:
-    request = read_request(message.content)
+    request, _ = decode_request(body_of(message.content))
     try:
         with open_institution(name) as institution:
             answer = institution.answer(request)
     except (FedftError, OSError) as error:
         answer = refusal_for(error, institution=name, run=request.plan.run, round=request.plan.round)
-    return answer_content(answer)
+    return body_content(encode_answer(answer))

@@ -7,14 +7,27 @@ from collections.abc import Callable, Iterable, Iterator
 from logging import getLogger
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedft.errors import FederationError, FedftError
-from fedft.flower.records import read_answer, read_name, request_content
+from fedft.errors import FederationError, FedftError, UpdateError
+from fedft.flower.records import body_content, body_of
+from fedft.identity.signed import HEAD_BYTES
 from fedft.rounds.coordinator import Coordinator, OpenRound
+from fedft.rounds.messages import (
+    ANSWER_LABEL,
+    MAX_SMALL,
+    REQUEST_LABEL,
+    ROLL_CALL_LABEL,
+    decode_answer,
+    decode_presence,
+    encode_question,
+    encode_request,
+    fresh_nonce,
+)
 from fedft.rounds.plan import RoundRequest
+from fedft.update.envelope import largest_envelope
 from fedft.update.release import Refusal
 
 log = getLogger(__name__)
@@ -27,14 +40,37 @@ ROLL_CALL_SECONDS = 60.0
 """How long a roll call waits for a node's name, and the first one for the whole cohort before a quorum is enough."""
 
 
+Sign = Callable[[str, bytes], bytes]
+"""Label, payload -> what travels."""
+Opened = Callable[[str, str, bytes], bytes]
+"""Label, institution, what came -> the payload. Raises FedftError unless that institution signed it."""
+
+
+def unsigned(label: str, payload: bytes) -> bytes:
+    """In a simulation all sides are one process."""
+    return payload
+
+
+def unchecked(label: str, institution: str, data: bytes) -> bytes:
+    """The counterpart of ``unsigned``."""
+    return data
+
+
 class FedftStrategy(Strategy):
     """One round a turn, from wherever the coordinator's state stands, each reply added as it comes.
 
     Flower's own loop starts at round 1, keeps all replies in memory and stops at the first bad one; ``start`` does not.
     The adapter travels in our own record, so the arrays of Flower's interface stay empty.
 
+    Guarantee: with ``sign`` and ``opened`` of fedft/identity nothing is believed but what the named institution signed:
+    a node cannot speak in another's name, nor take its place by an earlier reply of its.
+
     Parameters
     ----------
+    terms
+        Text of the terms sent along with every plan; the coordinator's terms name its digest.
+    sign, opened
+        How a payload becomes what travels, and back.
     measured
         Called after a round's replies; figures to keep with its record.
     """
@@ -44,10 +80,15 @@ class FedftStrategy(Strategy):
         coordinator: Coordinator,
         *,
         round_timeout_s: float,
+        terms: str = "",
+        sign: Sign = unsigned,
+        opened: Opened = unchecked,
         measured: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._coordinator, self._timeout, self._measured = coordinator, round_timeout_s, measured
+        self._terms, self._sign, self._open = terms, sign, opened
         self._names: dict[int, str] = {}
+        self._left_out: set[int] = set()
         self._opened: OpenRound | None = None
 
     def start(self, grid: Grid, *_: object, **__: object) -> Result:
@@ -77,7 +118,7 @@ class FedftStrategy(Strategy):
             name = self._names.get(reply.metadata.src_node_id)
             if name is not None and not reply.has_error():
                 heard.add(name)
-                _take(opened, name, reply)
+                self._take(opened, name, reply)
         for name in opened.plan.cohort:
             if name not in heard:
                 opened.missing(name)
@@ -101,30 +142,81 @@ class FedftStrategy(Strategy):
         log.info("run %s: %d rounds, %d institutions", terms.run, terms.rounds, len(terms.cohort))
 
     def _messages(self, request: RoundRequest) -> Iterator[Message]:
-        content = request_content(request)
+        content = body_content(self._sign(REQUEST_LABEL, encode_request(request, self._terms)))
         for node in sorted(self._names, key=lambda node: request.plan.cohort.index(self._names[node])):
             yield Message(content, node, MessageType.TRAIN, group_id=f"round-{request.plan.round}")
 
     def _call_roll(self, grid: Grid) -> None:
-        """Ask nodes that are new who they are; a name outside the cohort, or one that is taken, is left out."""
+        """Ask nodes that are new who they are, each with a nonce of its own.
+
+        A name outside the cohort, one that is taken, or a reply that its institution did not sign, is left out.
+        """
         begun, cohort, first = time.monotonic(), self._coordinator.terms.cohort, not self._names
         quorum = min(self._coordinator.terms.min_institutions, len(cohort))
         while True:
             known = set(grid.get_node_ids())
             self._names = {node: name for node, name in self._names.items() if node in known}
+            nonces = {node: fresh_nonce() for node in sorted(known - self._names.keys())}
             questions = [
-                Message(RecordDict(), node, MessageType.QUERY, group_id="roll-call")
-                for node in sorted(known - self._names.keys())
+                Message(
+                    body_content(self._sign(ROLL_CALL_LABEL, encode_question(nonce))),
+                    node,
+                    MessageType.QUERY,
+                    group_id="roll-call",
+                )
+                for node, nonce in nonces.items()
             ]
             for reply in stream_replies(grid, questions, min(ROLL_CALL_SECONDS, self._timeout)):
-                name = None if reply.has_error() else read_name(reply.content)
-                if name in cohort and name not in self._names.values():
-                    self._names[reply.metadata.src_node_id] = str(name)
+                node = reply.metadata.src_node_id
+                if node in nonces and not reply.has_error():
+                    self._seat(node, reply, nonces[node])
             waited = time.monotonic() - begun
             wanted = len(cohort) if first and waited < ROLL_CALL_SECONDS else quorum
             if len(self._names) >= wanted or waited > self._timeout:
                 return
             time.sleep(POLL_SECONDS)
+
+    def _seat(self, node: int, reply: Message, nonce: str) -> None:
+        """Note who ``node`` is, if its reply shows that; say once that it does not."""
+        free = [name for name in self._coordinator.terms.cohort if name not in self._names.values()]
+        name = self._name_in(reply, nonce, free)
+        if name is not None:
+            self._names[node] = name
+        elif node not in self._left_out:
+            self._left_out.add(node)
+            log.warning("roll call: a node is left out that does not show to be %s", " or ".join(free) or "expected")
+
+    def _name_in(self, reply: Message, nonce: str, names: Iterable[str]) -> str | None:
+        """The one of ``names`` that signed the reply and gives itself this name."""
+        for name in names:
+            try:
+                body = _within(body_of(reply.content), MAX_SMALL)
+                if decode_presence(self._open(ROLL_CALL_LABEL, name, body), nonce=nonce) == name:
+                    return name
+            except FedftError:
+                continue  # not this one's, or nobody's
+        return None
+
+    def _take(self, opened: OpenRound, name: str, reply: Message) -> None:
+        try:
+            body = _within(body_of(reply.content), largest_envelope(self._coordinator.layout.size))
+            answer = decode_answer(self._open(ANSWER_LABEL, name, body))
+        except FedftError as error:
+            log.warning("round %d: %s sent something else than an answer: %s", opened.plan.round, name, error)
+            opened.malformed(name, error.code)
+            return
+        if isinstance(answer, Refusal):
+            opened.refuse(name, answer)
+        else:
+            opened.receive(name, answer)
+
+
+def _within(body: bytes, payload_bytes: int) -> bytes:
+    """``body`` itself, before anything reads it. Raises UpdateError when no signed payload of this size is so long."""
+    longest = payload_bytes + HEAD_BYTES
+    if len(body) > longest:
+        raise UpdateError(f"expected at most {longest} bytes, found {len(body)}: send what docs/SPEC.md says, no more")
+    return body
 
 
 def partition_of(context: Context) -> int:
@@ -143,16 +235,3 @@ def stream_replies(grid: Grid, messages: Iterable[Message], timeout_s: float) ->
         if not waiting or time.monotonic() > end:
             return
         time.sleep(POLL_SECONDS)
-
-
-def _take(opened: OpenRound, name: str, reply: Message) -> None:
-    try:
-        answer = read_answer(reply.content)
-    except FedftError as error:
-        log.warning("round %d: %s sent something else than an answer: %s", opened.plan.round, name, error)
-        opened.malformed(name)
-        return
-    if isinstance(answer, Refusal):
-        opened.refuse(name, answer)
-    else:
-        opened.receive(name, answer)

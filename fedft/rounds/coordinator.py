@@ -20,10 +20,10 @@ from fedft.aggregation.server_optimizer import ServerOptimizer
 from fedft.errors import FederationError, FedftError, LayoutMismatch, QuorumNotReached, UpdateError
 from fedft.evaluation.quality import is_better
 from fedft.model.vector import AdapterLayout, vector_digest
-from fedft.rounds.plan import RoundPlan, RoundRequest, task_of_round
+from fedft.rounds.plan import NO_TERMS, RoundPlan, RoundRequest, task_of_round
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
-from fedft.types import AdapterVector
+from fedft.types import AdapterVector, Digest
 from fedft.update.release import Refusal
 from fedft.update.screening import l2_norm, screen
 
@@ -38,6 +38,7 @@ class FederationTerms:
     """What a run is, for its coordinator. ``weights``: public constants by institution.
 
     local_steps: logical steps of a round. patience: evaluations of the last task without a better one, None: no end.
+    terms_digest: of the terms that institutions are told with each plan (rounds/plan.py).
     """
 
     run: str
@@ -52,6 +53,7 @@ class FederationTerms:
     rounds_per_task: tuple[int, ...] = ()
     evaluate_every: int = 1
     patience: int | None = None
+    terms_digest: Digest = NO_TERMS
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Coordinator:
             local_steps=terms.local_steps,
             first_step=(number - 1) * terms.local_steps,
             total_steps=terms.rounds * terms.local_steps,
+            terms_digest=terms.terms_digest,
         )
         return RoundRequest(plan, self.state.adapter)
 
@@ -317,9 +320,9 @@ class OpenRound:
         else:
             self._sit_out(sender, refusal.reason)
 
-    def malformed(self, sender: str) -> None:
-        """An answer that is neither an update nor a refusal."""
-        self._sit_out(sender, UpdateError.code)
+    def malformed(self, sender: str, code: str = UpdateError.code) -> None:
+        """An answer that is neither an update nor a refusal, or not signed by its sender; ``code``: the error's."""
+        self._sit_out(sender, code)
 
     def missing(self, sender: str) -> None:
         """No answer came, or the transport failed."""

@@ -19,13 +19,23 @@ DEFAULT_TASK = "default"
 """The task's name where a federation names none."""
 
 
+def terms_digest(terms: str) -> Digest:
+    """SHA-256 of the text of a run's terms, as a plan names it."""
+    return Digest(hashlib.sha256(terms.encode()).hexdigest())
+
+
+NO_TERMS = terms_digest("")
+"""Where both sides have the configuration already: a simulation."""
+
+
 @dataclass(frozen=True)
 class RoundPlan:
     """One round, the same for its whole cohort.
 
     task_index counts the federation's tasks from 0. adapter_digest is that of the adapter sent along, roles what is
     trained and sent back. first_step is the global number, from 0, of the round's first local step out of total_steps:
-    it drives the learning-rate schedule. Nothing here depends on time, so that a resumed run asks for the same plan.
+    it drives the learning-rate schedule. terms_digest is that of the text of the terms sent along (rounds/messages.py).
+    Nothing here depends on time, so that a resumed run asks for the same plan.
     """
 
     run: str
@@ -40,6 +50,7 @@ class RoundPlan:
     local_steps: int
     first_step: int
     total_steps: int
+    terms_digest: Digest = NO_TERMS
 
     def as_json(self) -> str:
         """Canonical: sorted keys, no spaces."""

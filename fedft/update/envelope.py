@@ -28,6 +28,7 @@ UPDATE_LABEL = "fedft/v1/update"
 MAGIC = b"FEDFTUPD"
 MAX_HEADER_BYTES = 4096
 MAX_ROUND = 2**31 - 1
+_TENSOR = "delta"
 _START = len(MAGIC) + 4
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PATTERNS = {
@@ -73,7 +74,7 @@ def seal(
     """
     if delta.dtype != np.float32 or delta.ndim != 1:
         raise UpdateError(f"expected a float32 vector, found {delta.dtype} of shape {delta.shape}: flatten it first")
-    body = _body_head(delta.size) + np.ascontiguousarray(delta, dtype="<f4").tobytes()
+    body = tensor_head(_TENSOR, delta.size) + np.ascontiguousarray(delta, dtype="<f4").tobytes()
     header = {
         "label": UPDATE_LABEL,
         "run": run,
@@ -107,7 +108,7 @@ def open_envelope(data: bytes, *, expected_size: int) -> Envelope:
         For any byte string that seal does not produce for d values.
     """
     header, start = _split(data)
-    head = _body_head(expected_size)
+    head = tensor_head(_TENSOR, expected_size)
     expected = len(head) + 4 * expected_size
     if len(data) - start != expected:
         raise UpdateError(
@@ -129,7 +130,14 @@ def open_envelope(data: bytes, *, expected_size: int) -> Envelope:
 
 def largest_envelope(size: int) -> int:
     """No valid envelope of ``size`` values has more bytes: for plans, and for a transport's limit."""
-    return _START + MAX_HEADER_BYTES + len(_body_head(size)) + 4 * size
+    return _START + MAX_HEADER_BYTES + len(tensor_head(_TENSOR, size)) + 4 * size
+
+
+def tensor_head(name: str, size: int) -> bytes:
+    """What safetensors writes before one float32 vector: length (8, little-endian), JSON padded to 8 bytes."""
+    text = f'{{"{name}":{{"dtype":"F32","shape":[{size}],"data_offsets":[0,{4 * size}]}}}}'.encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def require_identity(*, run: object, round: object, institution: object) -> None:
@@ -187,10 +195,3 @@ def _require_matches(name: str, value: object) -> None:
 
 def _canonical(header: dict[str, Any]) -> bytes:
     return json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-
-
-def _body_head(size: int) -> bytes:
-    """What safetensors writes before the values of one tensor: length (8, little-endian), JSON padded to 8 bytes."""
-    text = f'{{"delta":{{"dtype":"F32","shape":[{size}],"data_offsets":[0,{4 * size}]}}}}'.encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text

@@ -27,7 +27,8 @@ from fedft.config import FederationConfig
 from fedft.errors import DataError, FedftError, StorageError
 from fedft.flower.handlers import NoAnswer, make_client_app
 from fedft.flower.local_grid import LocalGrid
-from fedft.flower.records import request_content
+from fedft.flower.records import body_content
+from fedft.rounds.messages import encode_request
 from fedft.rounds.plan import RoundRequest
 from fedft.rounds.progress import Observer
 from fedft.simulation.run import play
@@ -286,7 +287,7 @@ def test_the_relay_answers_an_error_with_a_word_or_nothing(kind: type[Exception]
 
     for open_institution in (refuse_to_open, lambda _: nullcontext(Quoting(kind))):
         grid = LocalGrid(make_client_app(lambda _: "north", open_institution), 1)
-        request = Message(request_content(any_request()), 1, "train", group_id="1")
+        request = Message(body_content(encode_request(any_request(), "")), 1, "train", group_id="1")
         asked = grid.push_messages([request, Message(RecordDict(), 1, "train", group_id="2")])
         replies = list(grid.pull_messages(asked))
         assert len(replies) == 2
@@ -304,7 +305,7 @@ class Quoting:
 def test_what_the_relay_raises_has_no_text_and_no_cause() -> None:
     client_app = make_client_app(lambda _: "north", lambda _: nullcontext(Quoting(ValueError)))
     grid = LocalGrid(client_app, 1)
-    request = Message(request_content(any_request()), 1, "train", group_id="1")
+    request = Message(body_content(encode_request(any_request(), "")), 1, "train", group_id="1")
     request.metadata.__dict__["_message_id"] = "1"
     with pytest.raises(NoAnswer) as caught:
         client_app(request, grid._contexts[1])

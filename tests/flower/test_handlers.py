@@ -14,12 +14,15 @@ from flwr.clientapp import ClientApp
 from fedft.errors import ConfigError, LedgerLocked, PrivacyBudgetExhausted, StorageError
 from fedft.flower.handlers import NoAnswer, make_client_app
 from fedft.flower.local_grid import LocalGrid
-from fedft.flower.records import answer_content, read_answer, read_name, request_content
+from fedft.flower.records import body_content, body_of
+from fedft.rounds.messages import decode_answer, decode_presence, encode_answer, encode_question, encode_request
 from fedft.rounds.plan import RoundRequest
 from fedft.update.release import Refusal
-from tests.flower.test_records import REFUSAL, REQUEST
+from tests.rounds.test_messages import NONCE, REFUSAL, REQUEST, TERMS
 
 CANARY = "zq7canary"
+ASKED = body_content(encode_request(REQUEST, TERMS))
+QUESTION = body_content(encode_question(NONCE))
 
 
 class Answering:
@@ -59,23 +62,29 @@ def reply_to(app: ClientApp, content: RecordDict, kind: str = "train") -> Messag
     return as_flower_does(app, *asking(content, kind))
 
 
-@pytest.mark.parametrize("answer", [b"an update", REFUSAL])
+@pytest.mark.parametrize("answer", [b"FEDFTUPD...", REFUSAL])
 def test_what_the_institution_answers_is_what_travels(answer: bytes | Refusal) -> None:
-    reply = reply_to(app_of(answer), request_content(REQUEST))
-    assert dict(reply.content["fedft"]) == dict(answer_content(answer)["fedft"])
-    assert read_answer(reply.content) == answer
+    body = body_of(reply_to(app_of(answer), ASKED).content)
+    assert body == encode_answer(answer)
+    assert decode_answer(body) == answer
 
 
 def test_the_institution_gets_the_request_as_it_was_sent() -> None:
     institution = Answering(b"")
     app = make_client_app(lambda _: "north", lambda _: nullcontext(institution))
-    reply_to(app, request_content(REQUEST))
+    reply_to(app, ASKED)
     assert institution.asked[0].plan == REQUEST.plan
     assert institution.asked[0].adapter.tobytes() == REQUEST.adapter.tobytes()
 
 
 def test_the_roll_call_is_answered_with_a_name() -> None:
-    assert read_name(reply_to(app_of(b""), RecordDict(), "query").content) == "north"
+    reply = reply_to(app_of(b""), QUESTION, "query")
+    assert decode_presence(body_of(reply.content), nonce=NONCE) == "north"
+
+
+def test_a_roll_call_without_a_question_is_no_answer() -> None:
+    for odd in (RecordDict(), ASKED, body_content(b"")):
+        assert reply_to(app_of(b""), odd, "query").has_error()
 
 
 def test_who_is_asked_depends_on_the_node() -> None:
@@ -87,7 +96,7 @@ def test_who_is_asked_depends_on_the_node() -> None:
 
     app = make_client_app(lambda context: f"node-{context.node_config['partition-id']}", opening)
     grid = LocalGrid(app, 3)
-    messages = [grid.create_message(request_content(REQUEST), "train", node, "1") for node in (3, 1)]
+    messages = [grid.create_message(ASKED, "train", node, "1") for node in (3, 1)]
     list(grid.send_and_receive(messages))
     assert opened == ["node-2", "node-0"]
 
@@ -112,8 +121,8 @@ def test_a_known_error_around_the_answer_becomes_its_word(place: str, error: Exc
         if place == "close":
             raise error
 
-    reply = reply_to(make_client_app(lambda _: "north", opening), request_content(REQUEST))
-    found = read_answer(reply.content)
+    reply = reply_to(make_client_app(lambda _: "north", opening), ASKED)
+    found = decode_answer(body_of(reply.content))
     assert isinstance(found, Refusal)
     assert (found.reason, found.institution, found.run, found.round) == (word, "north", "run-1", 2)
     assert CANARY not in repr(dict(reply.content["fedft"]))
@@ -148,7 +157,7 @@ def test_any_other_error_says_nothing_on_the_way_out(place: str, error: Exceptio
     name_of = fail if place in ("name", "roll-call") else lambda _: "north"
     opening = fail if place == "open" else lambda _: nullcontext(Answering(error))
     app = make_client_app(name_of, opening)
-    message, context = asking(request_content(REQUEST), "query" if place == "roll-call" else "train")
+    message, context = asking(QUESTION, "query") if place == "roll-call" else asking(ASKED)
     with pytest.raises(NoAnswer) as caught:
         app(message, context)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
@@ -166,6 +175,6 @@ def test_a_request_that_cannot_be_read_is_no_answer() -> None:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_who_ends_the_program_ends_it(kind: type[BaseException]) -> None:
-    message, context = asking(request_content(REQUEST))
+    message, context = asking(ASKED)
     with pytest.raises(kind):
         app_of(kind())(message, context)

@@ -18,9 +18,13 @@ import fedft.flower.strategy
 from fedft.errors import FederationError, QuorumNotReached
 from fedft.flower.handlers import make_client_app
 from fedft.flower.local_grid import LocalGrid
-from fedft.flower.records import name_content
+from fedft.flower.records import body_content, body_of
 from fedft.flower.strategy import FedftStrategy, partition_of
 from fedft.rounds.coordinator import Coordinator
+from fedft.rounds.messages import (
+    decode_question,
+    encode_presence,
+)
 from fedft.rounds.plan import RoundRequest
 from fedft.update.release import Refusal
 from tests.rounds import small
@@ -133,7 +137,8 @@ def test_an_answer_of_another_form_is_refused_without_ending_the_round(
 
     @other.query()
     def query(message: Message, context: Any) -> Message:
-        return Message(name_content("west"), reply_to=message)
+        nonce = decode_question(body_of(message.content))
+        return Message(body_content(encode_presence(nonce, "west")), reply_to=message)
 
     @other.train()
     def train(message: Message, context: Any) -> Message:

@@ -1,0 +1,231 @@
+"""What crosses between coordinator and institution, as bytes. Form: docs/SPEC.md, "Messages between coordinator and
+institution". Hostile vectors: tests/vectors/messages/.
+
+::
+
+    request   magic "FEDFTREQ" (8) | header length, uint32 big-endian (4) | header, canonical JSON | body, safetensors
+    answer    an update envelope, or magic "FEDFTREF" (8) | refusal, canonical JSON
+    roll call question and reply: canonical JSON
+
+Guarantee: a decoder allocates nothing in proportion to a size that the bytes claim, runs no parser on a body, and
+returns what its encoder was given or raises; an error holds nothing of what was sent.
+
+Across organisations these bytes travel signed under the labels below (fedft/identity/signed.py); in a simulation bare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from typing import Any
+
+import numpy as np
+
+from fedft.errors import ConfigError, StaleUpdate, UpdateError
+from fedft.identity.documents import canonical
+from fedft.randomness import secure_bytes
+from fedft.rounds.plan import RoundPlan, RoundRequest, terms_digest
+from fedft.types import AdapterVector
+from fedft.update.envelope import MAGIC as UPDATE_MAGIC
+from fedft.update.envelope import require_identity, tensor_head
+from fedft.update.release import REASONS, Refusal
+
+REQUEST_LABEL = "fedft/v1/request"
+ANSWER_LABEL = "fedft/v1/answer"
+ROLL_CALL_LABEL = "fedft/v1/roll-call"
+"""Under these a request, an answer (update or refusal), and a roll call's question and reply are signed."""
+
+REFUSAL_LABEL = "fedft/v1/refusal"
+TERMS_LABEL = "fedft/v1/terms"
+REQUEST_MAGIC = b"FEDFTREQ"
+REFUSAL_MAGIC = b"FEDFTREF"
+MAX_REQUEST_HEADER = 64 * 1024
+MAX_SMALL = 4096
+"""Bytes of a refusal, or of a roll call's question or reply."""
+
+_START = len(REQUEST_MAGIC) + 4
+_TENSOR = "adapter"
+_LONGEST_TENSOR_HEAD = 160
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SAME_VERSION = "use the same version of fedft on both sides"
+
+
+def encode_request(request: RoundRequest, terms: str) -> bytes:
+    """What an institution is asked. Raises ConfigError when the plan's terms_digest is not that of ``terms``."""
+    _require_terms(request.plan, terms)
+    values = np.ascontiguousarray(request.adapter, dtype="<f4")
+    body = tensor_head(_TENSOR, values.size) + values.tobytes()
+    fields = {
+        "label": REQUEST_LABEL,
+        "plan": request.plan.as_json(),
+        "terms": terms,
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    header = canonical(fields)
+    if len(header) > MAX_REQUEST_HEADER:
+        raise ConfigError(
+            f"expected plan and terms of at most {MAX_REQUEST_HEADER} bytes, found {len(header)}: "
+            "use fewer institutions or shorter names and labels"
+        )
+    return REQUEST_MAGIC + struct.pack(">I", len(header)) + header + body
+
+
+def decode_request(data: bytes) -> tuple[RoundRequest, str]:
+    """The request and the text of its terms. Raises ConfigError for anything that encode_request does not make.
+
+    The adapter is finite, and the plan's terms_digest is that of the terms; whether the plan's other words fit the
+    adapter and the model is for rounds.institution to say.
+    """
+    fields, start = _request_header(data)
+    plan, terms = RoundPlan.from_json(fields["plan"]), fields["terms"]
+    _require_terms(plan, terms)
+    return RoundRequest(plan, _adapter(memoryview(data)[start:], fields["sha256"])), terms
+
+
+def decode_terms(text: str) -> dict[str, Any]:
+    """The terms that came with a request. Raises ConfigError unless they are one canonical JSON object of this version.
+
+    What they say is for the institution's policy to judge.
+    """
+    fields = _canonical_object(text.encode()) if text.isascii() else None
+    if fields is None or fields.get("label") != TERMS_LABEL:
+        raise ConfigError(f"expected terms of {TERMS_LABEL} in canonical JSON, found something else: {_SAME_VERSION}")
+    return fields
+
+
+def encode_answer(answer: bytes | Refusal) -> bytes:
+    """A stored update as it is; a refusal in its own form."""
+    if isinstance(answer, bytes):
+        return answer
+    named = {"institution": answer.institution, "run": answer.run, "round": answer.round, "reason": answer.reason}
+    return REFUSAL_MAGIC + canonical({"label": REFUSAL_LABEL, **named})
+
+
+def decode_answer(data: bytes) -> bytes | Refusal:
+    """An update's bytes, which are not opened here, or a refusal. Raises UpdateError for anything else."""
+    if data.startswith(UPDATE_MAGIC):
+        return data
+    if data.startswith(REFUSAL_MAGIC) and len(data) <= MAX_SMALL:
+        fields = _canonical_object(data[len(REFUSAL_MAGIC) :])
+        if fields is not None and fields.pop("label", None) == REFUSAL_LABEL and fields.keys() == _REFUSAL_KEYS:
+            reason = fields["reason"]
+            if isinstance(reason, str) and reason in REASONS:
+                return Refusal(**fields)
+    raise UpdateError(f"expected an update or a refusal, found another answer: {_SAME_VERSION}")
+
+
+def fresh_nonce() -> str:
+    """256 random bits, as the 64 hexadecimal digits of a roll call's question."""
+    return secure_bytes(32).hex()
+
+
+def encode_question(nonce: str) -> bytes:
+    """The roll call's question: who are you?"""
+    return canonical({"label": ROLL_CALL_LABEL, "nonce": nonce})
+
+
+def decode_question(data: bytes) -> str:
+    """The nonce to answer with. Raises ConfigError for anything that encode_question does not make."""
+    fields = _roll_call(data, {"label", "nonce"})
+    if fields is None:
+        raise ConfigError(f"expected the question of a roll call, found something else: {_SAME_VERSION}")
+    return str(fields["nonce"])
+
+
+def encode_presence(nonce: str, institution: str) -> bytes:
+    """The roll call's reply: this question's nonce, and a name."""
+    return canonical({"label": ROLL_CALL_LABEL, "nonce": nonce, "institution": institution})
+
+
+def decode_presence(data: bytes, *, nonce: str) -> str:
+    """The name that a reply gives.
+
+    Raises
+    ------
+    UpdateError
+        For anything that encode_presence does not make.
+    StaleUpdate
+        A reply to another question: one that was sent before is no sign of who is there now.
+    """
+    fields = _roll_call(data, {"label", "nonce", "institution"})
+    if fields is None:
+        raise UpdateError(f"expected the reply to a roll call, found something else: {_SAME_VERSION}")
+    require_identity(run="roll-call", round=1, institution=fields["institution"])
+    if fields["nonce"] != nonce:
+        raise StaleUpdate("expected a reply to this roll call's question, found one to another: answer the newest")
+    return str(fields["institution"])
+
+
+_REFUSAL_KEYS = frozenset({"institution", "run", "round", "reason"})
+
+
+def _request_header(data: bytes) -> tuple[dict[str, str], int]:
+    """The checked header, all text, and where the body starts."""
+    if len(data) < _START or not data.startswith(REQUEST_MAGIC):
+        raise ConfigError(f'expected a request starting with "{REQUEST_MAGIC.decode()}", found other bytes: refused')
+    (length,) = struct.unpack_from(">I", data, len(REQUEST_MAGIC))
+    if length > MAX_REQUEST_HEADER:
+        raise ConfigError(
+            f"expected a header of at most {MAX_REQUEST_HEADER} bytes, found a claim of {length}: refused"
+        )
+    if len(data) < _START + length:
+        raise ConfigError(f"expected {_START + length} bytes of head, found {len(data)}: send the request again")
+    fields = _canonical_object(data[_START : _START + length])
+    known = fields is not None and fields.keys() == {"label", "plan", "terms", "sha256"}
+    if not known or fields is None or not all(isinstance(value, str) for value in fields.values()):
+        raise ConfigError(f"expected label, plan, terms and sha256 in canonical JSON, found others: {_SAME_VERSION}")
+    if fields["label"] != REQUEST_LABEL:
+        raise ConfigError(f'expected label "{REQUEST_LABEL}", found another: {_SAME_VERSION}')
+    return fields, _START + length
+
+
+def _adapter(body: memoryview, sha256: str) -> AdapterVector:
+    """float32, shape (d,), a copy of its own. d follows from the length of the body, never from what it claims."""
+    head = _tensor_head(body)
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise ConfigError("expected the body that the header's SHA-256 names, found another: send the request again")
+    adapter = np.frombuffer(body[len(head) :], dtype="<f4").astype(np.float32)
+    if not np.isfinite(adapter).all():
+        raise ConfigError("expected a finite adapter to start from, found NaN or infinity: send another")
+    return adapter
+
+
+def _tensor_head(body: memoryview) -> bytes:
+    """The only head that a body of this length may have."""
+    if len(body) >= 8:
+        length = 8 + int.from_bytes(body[:8], "little")
+        values, rest = divmod(len(body) - length, 4)
+        if length <= min(len(body), _LONGEST_TENSOR_HEAD) and rest == 0:
+            head = tensor_head(_TENSOR, values)
+            if body[: len(head)] == head:
+                return head
+    raise ConfigError(
+        f'expected one float32 tensor "{_TENSOR}" as long as the body, found another safetensors head: '
+        "write requests as docs/SPEC.md says"
+    )
+
+
+def _require_terms(plan: RoundPlan, terms: str) -> None:
+    if not terms.isascii() or terms_digest(terms) != plan.terms_digest:
+        raise ConfigError("expected the terms that the plan's terms_digest names, found others: send both again")
+
+
+def _roll_call(data: bytes, keys: set[str]) -> dict[str, Any] | None:
+    """The fields of a question or reply whose nonce has its form; None for anything else."""
+    fields = _canonical_object(data) if len(data) <= MAX_SMALL else None
+    if fields is None or fields.keys() != keys or fields["label"] != ROLL_CALL_LABEL:
+        return None
+    nonce = fields["nonce"]
+    return fields if isinstance(nonce, str) and _DIGEST.fullmatch(nonce) else None
+
+
+def _canonical_object(encoded: bytes) -> dict[str, Any] | None:
+    """The object that these bytes are the canonical JSON of; None for any others."""
+    try:
+        raw = json.loads(encoded)
+        whole = isinstance(raw, dict) and canonical(raw) == encoded
+    except (ValueError, RecursionError):
+        return None
+    return raw if whole else None
