@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedft.assembly.coordinator import GENERAL
@@ -61,7 +62,19 @@ def institution_of(
         seed=config.federation.seed,
         consolidator=_consolidator(config, home, fisher),
         on_step=on_step,
+        note=lines_into(home / "log.txt"),
     )
+
+
+def lines_into(file: Path) -> Callable[[str], None]:
+    """Appends a line with its time to a file of the institution's own."""
+
+    def note(words: str) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {words}\n")
+
+    return note
 
 
 def public_fisher_on(

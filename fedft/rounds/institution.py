@@ -85,6 +85,8 @@ class Institution:
         The name its owner gives the data; the privacy budget belongs to it, whatever the version.
     seed
         Public. Drives sampling and dropout when there is no guarantee, and nothing when there is one.
+    note
+        Takes lines that depend on the rows and stay with the institution. The program's log does not.
 
     Raises
     ------
@@ -105,11 +107,12 @@ class Institution:
         seed: int,
         consolidator: Consolidator | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.name, self.model, self.data, self.dataset, self.ledger = name, model, data, dataset, ledger
         self.terms, self.guarantee, self.seed = terms, guarantee, seed
         self.training_seconds = 0.0
-        self._consolidator, self._on_step = consolidator, on_step
+        self._consolidator, self._on_step, self._note = consolidator, on_step, note
         self._tested: set[tuple[str, ...]] = set()
         self._learning_rates(start=0, steps=1, total=1)  # options that a schedule does not take: before any charge
 
@@ -206,10 +209,9 @@ class Institution:
             on_step=self._on_step,
         )
         self.training_seconds += result.seconds
-        if result.rejected_units:
-            log.info(
-                "%s left out %d non-finite unit gradients in round %d", self.name, result.rejected_units, plan.round
-            )
+        if self._note is not None and self.guarantee is not None:
+            # Whatever the count is: a disk that refuses the line must not say that there was something to note.
+            self._note(f"{plan.run}, round {plan.round}: left out {result.rejected_units} unit gradients, not finite")
         return release_update(
             result.delta,
             run=plan.run,
