@@ -20,7 +20,7 @@ from fedft.model.adapter import AdaptedModel
 from fedft.model.label_names import with_label_names
 from fedft.randomness import reproducible_rng
 from fedft.rounds.coordinator import Coordinator, Evaluation, FederationTerms
-from fedft.rounds.plan import DEFAULT_TASK
+from fedft.rounds.plan import DEFAULT_TASK, terms_digest
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.training.local import LocalPlan, train_locally
@@ -93,12 +93,18 @@ def reference_by_task(config: FederationConfig, rows: DataSet, tasks: tuple[str,
 
 
 def make_coordinator(
-    parts: PublicParts, *, run: str, cohort: tuple[str, ...], store: RunFolder, observer: Observer
+    parts: PublicParts,
+    *,
+    run: str,
+    cohort: tuple[str, ...],
+    store: RunFolder,
+    observer: Observer,
+    terms: str = "",
 ) -> Coordinator:
-    """Where the run stands in ``store``, or at its start."""
+    """Where the run stands in ``store``, or at its start. terms: what institutions are told with each plan."""
     config, aggregation = parts.config, parts.aggregation
     trained = parts.model.layout.only(aggregation.trains)
-    terms = FederationTerms(
+    run_terms = FederationTerms(
         run=run,
         rounds=config.federation.rounds,
         cohort=cohort,
@@ -111,9 +117,10 @@ def make_coordinator(
         rounds_per_task=config.continual.rounds_per_task,
         evaluate_every=config.evaluation.every,
         patience=config.evaluation.patience,
+        terms_digest=terms_digest(terms),
     )
     return Coordinator(
-        terms,
+        run_terms,
         layout=parts.model.layout,
         aggregation=aggregation,
         server_optimizer=server_optimizer(

@@ -18,14 +18,15 @@ from fedft.rounds.plan import task_of_round
 class InstitutionPlan:
     """One institution's part. Without privacy everything but rows, units, batch_size, sampling_rate and steps is None.
 
+    For a coordinator of other organisations (``promised_plan``) None is also what only the institution knows.
     cap: what the owner allows for the data set. planned_epsilon: of the whole run, at ``delta``; it may exceed the cap,
     and then affordable_rounds says after how many the institution will refuse, if nothing was spent before.
     """
 
-    rows: int
-    units: int
+    rows: int | None
+    units: int | None
     batch_size: int
-    sampling_rate: float
+    sampling_rate: float | None
     steps: int
     epsilon: float | None = None
     delta: float | None = None
@@ -67,6 +68,21 @@ def institution_plan(config: FederationConfig, data: InstitutionData) -> Institu
         noise_multiplier=noise,
         planned_epsilon=epsilon_of(list(chain.from_iterable(charges)), privacy.delta),
         affordable_rounds=_affordable(charges, cap, privacy.delta),
+    )
+
+
+def promised_plan(config: FederationConfig) -> InstitutionPlan:
+    """What a coordinator knows of an institution elsewhere: what the federation file asks it to keep."""
+    training, privacy = config.training, config.privacy
+    return InstitutionPlan(
+        rows=None,
+        units=None,
+        batch_size=training.batch_size,
+        sampling_rate=None,
+        steps=config.federation.rounds * training.local_steps,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        clip_norm=privacy.clip_norm,
     )
 
 

@@ -123,7 +123,7 @@ def _chosen(given: FederationConfig | None, where: Path, *, resumed: bool) -> Fe
     """What to play; of a run to be resumed its own configuration, and ``given`` must not differ."""
     if given is not None and not resumed:
         return given
-    from fedft.simulation.run import resume_config
+    from fedft.assembly.runs import resume_config
 
     stored = resume_config(where)
     if given not in (None, stored):

@@ -47,12 +47,6 @@ def _sources(config: FederationConfig) -> Iterator[str]:
             f"expected either data.train or the institutions' own data, found data.train and "
             f"institutions.{own[0]}.data: remove one"
         )
-    without = [institution.name for institution in config.institutions if institution.data is None]
-    if data.train is None and (without or not config.institutions):
-        missing = (
-            f"institutions.{without[0]}.data" if without else "data.train with data.partition, or [[institutions]]"
-        )
-        yield f"expected rows for every institution, found none: add {missing}"
     dealt = data.partition.institutions if data.partition is not None else None
     if dealt is not None and config.institutions and dealt != len(config.institutions):
         listed = len(config.institutions)

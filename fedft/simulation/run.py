@@ -9,19 +9,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 
-from fedft import __version__
 from fedft.assembly.coordinator import make_coordinator
-from fedft.config import FederationConfig, parse_config, variant_config
+from fedft.assembly.outcome import check_outcome, summarize
+from fedft.assembly.runs import as_written, run_name
+from fedft.config import FederationConfig, variant_config
 from fedft.errors import ConfigError
 from fedft.model.export import export_adapter
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.engines import Engine, FlowerEngine, LocalEngine
-from fedft.simulation.outcome import check_outcome, summarize
 from fedft.simulation.planning import FederationPlan, plan_from
 from fedft.simulation.setup import Setup
 
@@ -50,7 +49,7 @@ def play(
         summary = _play_one(config, folder, engine, resume, observer, title=config.federation.name)
     else:
         if not resume:
-            RunFolder(folder).create(_as_written(config, run=None))
+            RunFolder(folder).create(as_written(config, run=None))
         summary = {"name": config.federation.name, "engine": engine, "variants": {}}
         for name in config.variants:
             inner = folder / name
@@ -66,19 +65,6 @@ def play(
     return summary
 
 
-def resume_config(folder: Path) -> FederationConfig:
-    """The configuration that a run folder was started with, variants included. Raises ConfigError and StorageError."""
-    body = RunFolder(folder).config()
-    return parse_config({key: value for key, value in body.items() if key not in _OF_THE_RUN}, folder=folder)
-
-
-_OF_THE_RUN = ("fedft_version", "run")
-
-
-def _as_written(config: FederationConfig, *, run: str | None) -> dict[str, Any]:
-    return {"fedft_version": __version__, "run": run, **config.model_dump(mode="json")}
-
-
 def _play_one(
     config: FederationConfig, folder: Path, engine: str, resume: bool, observer: Observer, *, title: str
 ) -> dict[str, Any]:
@@ -88,25 +74,18 @@ def _play_one(
     setup = Setup(config)
     plan = plan_from(setup)
     home = _engine(engine, setup, plan, folder)
-    store, run = RunFolder(folder), _run_name(config, folder, resume)
+    store, run = RunFolder(folder), run_name(config, folder, resume=resume)
     if not resume:
-        store.create(_as_written(config, run=run))
+        store.create(as_written(config, run=run))
     observer.run_started(title, config.federation.rounds, setup.institution_names)
     with home as chosen:
         coordinator = make_coordinator(setup, run=run, cohort=setup.institution_names, store=store, observer=observer)
         chosen.play(coordinator, observer)
     setup.model.write_vector(coordinator.state.best)
     export_adapter(setup.model, folder / "adapter", labels=setup.labels)
-    summary = summarize(config, plan, coordinator, engine=engine, seconds=time.perf_counter() - begun)
+    summary = summarize(setup, plan.institutions, coordinator, engine=engine, seconds=time.perf_counter() - begun)
     store.write_summary(summary)
     return summary
-
-
-def _run_name(config: FederationConfig, folder: Path, resume: bool) -> str:
-    """Names the run in every ledger: never used twice, and the same when resumed."""
-    if resume:
-        return str(RunFolder(folder).config()["run"])
-    return f"{config.federation.name}/{uuid4().hex[:16]}"
 
 
 def _engine(name: str, setup: Setup, plan: FederationPlan, folder: Path) -> Engine:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedft.assembly.parts import adapted_model, encode_rows, load_questions, load_rows
+from fedft.assembly.runs import resume_config
 from fedft.config import FederationConfig
 from fedft.errors import ConfigError, LayoutMismatch, ModelError, StorageError
 from fedft.evaluation.predict import generate, predict_labels
@@ -17,7 +18,6 @@ from fedft.model.checkpoint import read_checkpoint
 from fedft.model.export import export_adapter, merge_and_save
 from fedft.model.vector import AdapterLayout
 from fedft.rounds.run_folder import RunFolder
-from fedft.simulation.run import resume_config
 
 
 @dataclass(frozen=True)

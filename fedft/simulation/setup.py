@@ -54,6 +54,7 @@ class Setup(PublicParts):
         config = self.config
         sections = {section.name: section for section in config.institutions}
         if config.data.train is None or config.data.partition is None:
+            _require_rows(config)
             return {
                 name: (section, load_rows(config, str(section.data), labels=self.labels, private=True))
                 for name, section in sections.items()
@@ -75,6 +76,16 @@ class Setup(PublicParts):
                 "correct the names, or data.partition"
             )
         return {name: (sections.get(name) or InstitutionSection(name=name), rows) for name, rows in shares.items()}
+
+
+def _require_rows(config: FederationConfig) -> None:
+    """Across organisations the file names nobody's rows; on one machine each institution needs some."""
+    without = [section.name for section in config.institutions if section.data is None]
+    if without or not config.institutions:
+        missing = (
+            f"institutions.{without[0]}.data" if without else "data.train with data.partition, or [[institutions]]"
+        )
+        raise ConfigError(f"expected rows for every institution, found none: add {missing}")
 
 
 def _require_quorum(wanted: int, found: int) -> None:

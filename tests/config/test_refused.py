@@ -46,8 +46,6 @@ REFUSED = {
     "train beside own rows": (SHARED, "found data.train and institutions.north.data"),
     "train alone": ("data.train=t.csv", "found data.train alone: add data.partition"),
     "partition alone": ('data.partition={method="iid", institutions=2}', "found data.partition alone: add data.train"),
-    "no rows for one": ("institutions.north.data=", "found none: add institutions.north.data"),
-    "no rows at all": (NO_LIST, r"add data.train with data.partition, or \[\[institutions\]\]"),
     "rows of no unit": ("data.max_rows_per_unit=2", "expected data.unit with data.max_rows_per_unit"),
     "clipping twice": ("training.max_gradient_norm=1", "privacy.clip_norm clips each unit already"),
     "EWC without strength": ("continual.method=ewc", "needs a strength above 0"),

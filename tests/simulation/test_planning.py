@@ -102,6 +102,7 @@ def test_an_institution_answers_as_many_rounds_as_its_cap_affords(tmp_path: Path
     """North's cap is between what one and two rounds cost, south's exactly what two do, west's below one."""
     plain = plan_of(federation(tmp_path, rows=SAME)).institutions["north"]
     assert plain.noise_multiplier is not None
+    assert plain.sampling_rate is not None
     costs = [epsilon_of([DpSgdRound(plain.noise_multiplier, plain.sampling_rate, 2 * n)], DELTA) for n in (1, 2)]
     caps = {"north": (costs[0] + costs[1]) / 2, "south": costs[1], "west": 0.9 * costs[0]}
     words = [f"institutions.{name}.epsilon={cap!r}" for name, cap in caps.items()]

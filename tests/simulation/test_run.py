@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedft.assembly.coordinator import evaluator, start_adapter
+from fedft.assembly.runs import resume_config
 from fedft.config import FederationConfig, parse_config
 from fedft.errors import ConfigError, QuorumNotReached
 from fedft.ledger.store import Ledger
@@ -21,7 +22,7 @@ from fedft.model.checkpoint import read_checkpoint
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.events import DpSgdRound, UnprotectedRelease
 from fedft.rounds.progress import Observer
-from fedft.simulation.run import play, resume_config
+from fedft.simulation.run import play
 from fedft.simulation.setup import Setup
 from tests.federation import NAMES, OFF, adapter_of, federation, federation_body, records_of, rows_of
 from tests.tiny import write_jsonl

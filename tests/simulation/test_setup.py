@@ -29,6 +29,18 @@ def dealt(folder: Path, *overrides: str) -> tuple[str, ...]:
     return (NO_LISTED, "data.train=all.jsonl", *overrides)
 
 
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("institutions.north.data=", "found none: add institutions.north.data"),
+        (NO_LISTED, r"add data.train with data.partition, or \[\[institutions\]\]"),
+    ],
+)
+def test_on_one_machine_each_institution_needs_rows(tmp_path: Path, override: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        setup_of(tmp_path, override)
+
+
 def test_each_institution_has_its_rows_units_and_terms(tmp_path: Path) -> None:
     setup = setup_of(tmp_path, "institutions.south.batch_size=5", "data.max_rows_per_unit=2")
     assert setup.institution_names == NAMES

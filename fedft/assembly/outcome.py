@@ -6,18 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedft.assembly.coordinator import PublicParts
 from fedft.assembly.planning import InstitutionPlan
-from fedft.config import Check, FederationConfig
+from fedft.config import Check
 from fedft.errors import ConfigError
 from fedft.evaluation.quality import forgetting
 from fedft.rounds.coordinator import Coordinator
-from fedft.simulation.planning import FederationPlan
 
 SMALLEST_DIFFERENCE = 1e-12
 
 
 def summarize(
-    config: FederationConfig, plan: FederationPlan, coordinator: Coordinator, *, engine: str, seconds: float
+    parts: PublicParts,
+    institutions: Mapping[str, InstitutionPlan],
+    coordinator: Coordinator,
+    *,
+    engine: str,
+    seconds: float,
 ) -> dict[str, Any]:
     """Figures of a finished run, ready for JSON; all of them public or the simulated institutions' own."""
     state, terms = coordinator.state, coordinator.terms
@@ -30,7 +35,7 @@ def summarize(
     in_rounds = sum(record["seconds"] for record in records)
     return {
         "run": terms.run,
-        "name": config.federation.name,
+        "name": parts.config.federation.name,
         "engine": engine,
         "rounds_done": state.round,
         "stopped_early": state.finished,
@@ -42,10 +47,8 @@ def summarize(
         "tasks": final["tasks"] if final else None,
         "reference": {"start": start["reference"], "final": final["reference"] if final else start["reference"]},
         "forgetting": _forgetting(state.start, evaluated, terms.metric),
-        "institutions": {
-            name: _institution(name, institution, records) for name, institution in plan.institutions.items()
-        },
-        "privacy_mode": plan.mode,
+        "institutions": {name: _institution(name, institution, records) for name, institution in institutions.items()},
+        "privacy_mode": parts.config.privacy.mode,
         "bytes_up": sum(record["bytes_up"] for record in records),
         "bytes_down": sum(record["bytes_down"] for record in records),
         "seconds": seconds,
@@ -53,8 +56,8 @@ def summarize(
         "seconds_outside_training_fraction": (
             None if None in training or not in_rounds else 1 - sum(training) / in_rounds
         ),
-        "parameters_trained": plan.parameters_trained,
-        "parameters_base": plan.parameters_base,
+        "parameters_trained": coordinator.layout.only(parts.aggregation.trains).size,
+        "parameters_base": parts.model.base_parameters,
     }
 
 

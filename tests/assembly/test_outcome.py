@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from fedft.assembly.outcome import _forgetting, check_outcome, figure
 from fedft.config import Check
 from fedft.errors import ConfigError
-from fedft.simulation.outcome import _forgetting, check_outcome, figure
 
 SUMMARY: dict[str, Any] = {
     "rounds_done": 4,
