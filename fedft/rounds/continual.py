@@ -16,6 +16,7 @@ import numpy as np
 
 from fedft.errors import LedgerError
 from fedft.ledger.entries import Intent
+from fedft.model.checkpoint import read_checkpoint
 from fedft.privacy.events import GaussianRelease
 from fedft.rounds.institution import Institution
 from fedft.rounds.plan import RoundRequest
@@ -37,9 +38,10 @@ class PrivateFisherTerms:
 class OnlineEwc:
     """One penalty per task, remembered in ``folder``; implements rounds.institution.Consolidator.
 
-    Guarantee: what the penalty depends on is public, or a DP release that is in the ledger before it is made. Once
-    saved it is used until the next task, also after a restart; one that was charged and lost before it was saved never
-    influenced anything, and is made again under the same charge.
+    Guarantee: what the penalty depends on is public, or a DP release that is in the ledger before it is made. Charged,
+    made, saved, noted as released, used, in this order, whatever crash comes between: once saved it is used until the
+    next task, also after a restart; before it was noted it has influenced nothing, and if it is lost then it is made
+    again under the same charge; once noted it is never made again under it.
     """
 
     def __init__(
@@ -70,16 +72,31 @@ class OnlineEwc:
         index = request.plan.task_index
         kept = self._kept(index)
         if kept is not None:
+            self._note(institution, request)
             return kept
         earlier = next((found for i in range(index - 1, -1, -1) if (found := self._kept(i)) is not None), None)
         fisher, intent = self._fisher(institution, request)
         if fisher is None:
             return earlier
         made = accumulate(earlier, fisher, request.adapter, self._decay)
-        save_consolidation(self._path(index), made, {"task_index": index, "round": request.plan.round})
+        digest = _fingerprint(fisher)
+        about = {"task_index": index, "round": request.plan.round, "fisher": digest.hex()}
+        save_consolidation(self._path(index), made, about)
         if intent is not None:
-            institution.ledger.record_release(intent, _fingerprint(fisher))
+            institution.ledger.record_release(intent, digest)
         return made
+
+    def _note(self, institution: Institution, request: RoundRequest) -> None:
+        """Of a look that was charged and saved, the release: a crash may have come before it, but no use has."""
+        ledger, plan = institution.ledger, request.plan
+        if plan.task_index == 0 or not isinstance(self._source, PrivateFisherTerms):
+            return
+        _, about = read_checkpoint(self._path(plan.task_index))
+        intent = ledger.find_intent(plan.run, about["round"], _purpose(plan.task_index))
+        if intent is not None and not any(
+            entry.kind == "release" and entry.fields["intent"] == intent.sequence for entry in ledger.entries()
+        ):
+            ledger.record_release(intent, bytes.fromhex(about["fisher"]))
 
     def _fisher(self, institution: Institution, request: RoundRequest) -> tuple[Fisher | None, Intent | None]:
         """Public, or on the private rows of the task that just ended: charged first, and then with its intent."""
@@ -91,7 +108,7 @@ class OnlineEwc:
         data = institution.data.get(self._tasks[plan.task_index - 1])
         if data is None:
             return None, None
-        purpose = f"fisher-{plan.task_index - 1}"
+        purpose = _purpose(plan.task_index)
         if institution.ledger.stored_release(plan.run, plan.round, purpose) is not None:
             raise LedgerError(
                 f"expected what round {plan.round} paid for in {self._folder}, found nothing: restore the folder "
@@ -126,6 +143,11 @@ def shared_public_fisher(compute: Callable[[AdapterVector, int], Fisher | None])
         return made[key]
 
     return lookup
+
+
+def _purpose(task_index: int) -> str:
+    """Of a look back at the task before ``task_index``, in the ledger."""
+    return f"fisher-{task_index - 1}"
 
 
 def _fingerprint(fisher: Fisher) -> bytes:

@@ -30,7 +30,8 @@ from tests.federation import OFF, federation, rows_of
 
 CONTINUAL = (
     "continual.method=ewc", "continual.strength=1.0", "continual.fisher=private-dp", "data.task_column=hospital",
-    'continual.tasks=["north", "south"]', "continual.rounds_per_task=[1, 1]", "training.batch_size=4",
+    'continual.tasks=["north", "south"]', "continual.rounds_per_task=[1, 8]", "training.batch_size=4",
+    "federation.rounds=9",
 )  # fmt: skip
 
 
@@ -52,15 +53,20 @@ class Home:
         model = self.setup.model
         adapter = model.start_vector() if adapter is None else adapter
         plan = RoundPlan(
-            run="run", round=number, rounds=2, task=("north", "south")[number - 1], task_index=number - 1,
-            cohort=("north",), layout_digest=model.layout.digest, adapter_digest=vector_digest(adapter),
-            roles=self.setup.aggregation.trains, local_steps=2, first_step=2 * (number - 1), total_steps=4,
+            run="run", round=number, rounds=9, task=("north", "south")[min(number, 2) - 1],
+            task_index=min(number, 2) - 1, cohort=("north",), layout_digest=model.layout.digest,
+            adapter_digest=vector_digest(adapter), roles=self.setup.aggregation.trains, local_steps=2,
+            first_step=2 * (number - 1), total_steps=18,
         )  # fmt: skip
         return RoundRequest(plan, adapter)
 
     def spent(self) -> list[type]:
         with Ledger.open(self.folder / "ledger.sqlite", read_only=True) as ledger:
             return [type(event) for event in ledger.events("north")]
+
+    def released(self) -> list[str]:
+        with Ledger.open(self.folder / "ledger.sqlite", read_only=True) as ledger:
+            return [entry.fields["purpose"] for entry in ledger.entries() if entry.kind == "release"]
 
     @property
     def consolidation(self) -> Path:
@@ -115,6 +121,41 @@ def test_a_lost_consolidation_is_never_made_again_for_free(home: Home, monkeypat
     shutil.rmtree(home.consolidation)
     assert getattr(home.answer(2), "reason", None) == "ledger"
     assert home.spent() == before
+
+
+def test_a_consolidation_saved_and_not_noted_is_noted_before_it_is_used_and_then_never_made_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash is between saving and noting, another in the training that used it; then the folder is lost."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record_release", failing)
+        assert getattr(home.answer(2), "reason", None) == "storage"
+    assert home.consolidation.is_dir()
+    assert home.released() == []
+    seen: list[list[str]] = []
+
+    def crashing(*_: object, **__: object) -> None:
+        seen.append(home.released())
+        failing()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fedft.rounds.institution, "train_locally", crashing)
+        assert getattr(home.answer(2), "reason", None) == "storage"
+    assert seen == [["fisher-0"]]
+    before = home.spent()
+    shutil.rmtree(home.consolidation)
+    assert getattr(home.answer(2), "reason", None) == "ledger"
+    assert home.spent() == before
+
+
+def test_a_noted_consolidation_is_used_in_later_rounds_whose_bytes_of_the_note_are_gone(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(home.answer(2), bytes)
+    monkeypatch.setattr(fedft.rounds.continual, "private_fisher", failing)
+    for number in range(3, 7):
+        assert isinstance(home.answer(number), bytes)
+    assert home.released() == ["fisher-0", *["update"] * 5]
 
 
 def test_an_institution_without_rows_of_the_task_that_ended_trains_the_next(tmp_path: Path) -> None:
@@ -244,7 +285,7 @@ def test_the_public_fisher_is_of_what_came_before(tmp_path: Path, monkeypatch: p
         seen.append((rows, model.read_vector().tobytes()))
         return {}
 
-    monkeypatch.setattr("fedft.simulation.institutions.public_fisher", noted)
+    monkeypatch.setattr("fedft.assembly.institution.public_fisher", noted)
     adapter = setup.model.start_vector() + np.float32(0.5)
     fisher = public_fisher_of(setup)
     assert fisher(adapter, 0) is None
