@@ -1,9 +1,10 @@
-"""A federation as one TOML file: frozen sections, every value checked once, here, and nowhere below.
+"""A federation, and an institution's policy, as one TOML file each: frozen sections, every value checked once, here.
 
 The only reader of TOML. Paths in a file are relative to that file. Unknown keys are refused with the nearest known one.
 """
 
 from fedft.config.loading import load_config, parse_config, variant_config, with_overrides
+from fedft.config.policy import InstitutionPolicy, load_policy, parse_policy, policy_template
 from fedft.config.sections import (
     Adapter,
     Aggregation,
@@ -37,6 +38,7 @@ __all__ = [
     "Federation",
     "FederationConfig",
     "Institution",
+    "InstitutionPolicy",
     "Model",
     "Outcome",
     "Partition",
@@ -46,7 +48,10 @@ __all__ = [
     "Task",
     "Training",
     "load_config",
+    "load_policy",
     "parse_config",
+    "parse_policy",
+    "policy_template",
     "template",
     "variant_config",
     "with_overrides",

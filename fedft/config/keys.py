@@ -1,4 +1,7 @@
-"""The keys a federation file may hold, read off the sections so that no second list can drift."""
+"""The keys a file may hold, read off its sections so that no second list can drift.
+
+``root`` is the whole file: a federation, or an institution's policy.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ def section_of(annotation: object) -> tuple[type[Section] | None, bool]:
 
 
 @cache
-def known_keys() -> dict[str, FieldInfo]:
-    """Every key of a federation file with its field, in the order of the sections; entries of lists under ``*``."""
-    return dict(_keys(FederationConfig, ""))
+def known_keys(root: type[Section] = FederationConfig) -> dict[str, FieldInfo]:
+    """Every key of a file with its field, in the order of the sections; entries of lists under ``*``."""
+    return dict(_keys(root, ""))
 
 
 def _keys(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
@@ -40,29 +43,29 @@ def _keys(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]
             yield from _keys(inner, f"{prefix}{name}.{ONE}." if several else f"{prefix}{name}.")
 
 
-def generic(key: str) -> str:
+def generic(key: str, root: type[Section] = FederationConfig) -> str:
     """institutions.*.data for institutions.north.data: ``*`` for the name or number of a list's entry."""
     parts = key.split(".")
     for place in range(1, len(parts)):
-        if ".".join([*parts[:place], ONE]) in _places():
+        if ".".join([*parts[:place], ONE]) in _places(root):
             parts[place] = ONE
     return ".".join(parts)
 
 
 def is_list(key: str) -> bool:
     """Whether the key holds a list of tables."""
-    return f"{generic(key)}.{ONE}" in _places()
+    return f"{generic(key)}.{ONE}" in _places(FederationConfig)
 
 
 @cache
-def _places() -> frozenset[str]:
-    return frozenset(key.rsplit(".", 1)[0] for key in known_keys() if f".{ONE}." in key)
+def _places(root: type[Section]) -> frozenset[str]:
+    return frozenset(key.rsplit(".", 1)[0] for key in known_keys(root) if f".{ONE}." in key)
 
 
-def nearest_key(key: str) -> str:
+def nearest_key(key: str, root: type[Section] = FederationConfig) -> str:
     """The known key most like ``key``: the same word in another section, else a like one beside it, else anywhere."""
-    prefix, _, word = generic(key).rpartition(".")
-    keys = list(known_keys())
+    prefix, _, word = generic(key, root).rpartition(".")
+    keys = list(known_keys(root))
     same_word = [known for known in keys if known.rpartition(".")[2] == word]
     if same_word:
         return same_word[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedft.config.checks import require_consistent
+from fedft.config.files import read_toml
 from fedft.config.keys import generic
 from fedft.config.overrides import apply, dotted, parse_assignments
 from fedft.config.problems import as_config_error
@@ -38,7 +38,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> FederationCo
     """
     file = Path(path)
     try:
-        return parse_config(_read(file), folder=file.parent, overrides=overrides)
+        body = read_toml(file, kind="a federation file", otherwise="write one with fedft init")
+        return parse_config(body, folder=file.parent, overrides=overrides)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
 
@@ -69,23 +70,6 @@ def variant_config(config: FederationConfig, name: str) -> FederationConfig:
     return with_overrides(config, alone)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(
-            "expected a federation file, found none: check the path, or write one with fedft init"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"expected a readable file, found none ({error.strerror}): check the path") from None
-    except UnicodeDecodeError:
-        raise ConfigError("expected UTF-8 text, found other bytes: save the file as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"expected TOML, found a syntax error: {error}: correct that line") from None
-    except RecursionError:
-        raise ConfigError("expected TOML, found values nested too deeply: make it flatter") from None
-
-
 def _copied(value: Any) -> Any:
     """A deep copy of plain values, sequences as lists, so that overrides can be set in it."""
     if isinstance(value, Mapping):
@@ -95,7 +79,7 @@ def _copied(value: Any) -> Any:
 
 def _validated(body: Mapping[str, Any]) -> FederationConfig:
     try:
-        config = FederationConfig.model_validate(_frozen(body), strict=True)
+        config = FederationConfig.model_validate(frozen(body), strict=True)
     except ValidationError as error:
         raise as_config_error(error, body) from None
     require_consistent(config)
@@ -107,11 +91,11 @@ def _validated(body: Mapping[str, Any]) -> FederationConfig:
     return config
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """Lists as tuples, which is what strict validation takes: true is no number then, and "8" is none either."""
     if isinstance(value, Mapping):
-        return {key: _frozen(inner) for key, inner in value.items()}
-    return tuple(_frozen(inner) for inner in value) if isinstance(value, list | tuple) else value
+        return {key: frozen(inner) for key, inner in value.items()}
+    return tuple(frozen(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
 def _variant(values: Any, folder: Path) -> Any:

@@ -63,14 +63,15 @@ def _table(path: str, field: FieldInfo) -> list[str]:
     if several:
         about, examples = _COMMENTED_TABLES[path]
         given = {f"{path}.{key}": value for key, value in examples.items()}
-        commented = [f"# [[{path}]]", *(_commented(line) for line in _lines(path, section, given))]
+        commented = [f"# [[{path}]]", *(_commented(line) for line in key_lines(path, section, given))]
         return ["", f"# {about}", *commented]
-    about = _plain(section.__doc__ or "")
-    keys = list(_lines(path, section, EXAMPLES))
+    about = plain(section.__doc__ or "")
+    keys = list(key_lines(path, section, EXAMPLES))
     return ["", f"[{path}]", *([f"# {about}"] if about else []), *keys, *_sub_tables(path, section)]
 
 
-def _lines(path: str, section: type[Section], examples: dict[str, Any]) -> Iterator[str]:
+def key_lines(path: str, section: type[Section], examples: dict[str, Any]) -> Iterator[str]:
+    """A line for each key of a section: set where ``examples`` has it, else a comment with its default."""
     for name, field in section.model_fields.items():
         key = f"{path}.{name}"
         inner, several = section_of(field.annotation)
@@ -78,7 +79,7 @@ def _lines(path: str, section: type[Section], examples: dict[str, Any]) -> Itera
             yield _key(name, field, examples.get(key))
         elif several is False and path in _COMMENTED_TABLES:
             keys = ", ".join(inner.model_fields)
-            yield f"# {name} = {{}}  # {_plain(inner.__doc__ or '')} Keys: {keys}"
+            yield f"# {name} = {{}}  # {plain(inner.__doc__ or '')} Keys: {keys}"
 
 
 def _sub_tables(path: str, section: type[Section]) -> list[str]:
@@ -87,7 +88,7 @@ def _sub_tables(path: str, section: type[Section]) -> list[str]:
 
 
 def _key(name: str, field: FieldInfo, example: Any) -> str:
-    remark = "; ".join(part for part in (_plain(field.description or ""), allowed(field)) if part)
+    remark = "; ".join(part for part in (plain(field.description or ""), allowed(field)) if part)
     if example is not None:
         return f"{name} = {_toml(example)}  # {remark}"
     default = field.get_default(call_default_factory=True)
@@ -96,7 +97,7 @@ def _key(name: str, field: FieldInfo, example: Any) -> str:
     return f"# {name} = {_toml(default)}  # {remark}"
 
 
-def _plain(words: str) -> str:
+def plain(words: str) -> str:
     """A docstring or description on one line, in the words of TOML: a key that is absent is unset, not None."""
     return " ".join(words.split()).replace("``", '"').replace("None:", "unset:")
 
