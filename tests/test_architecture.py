@@ -24,7 +24,7 @@ FLOORS = (
     ("cli",),
     ("display",),
     ("doctor",),
-    ("simulation",),
+    ("deployment", "simulation"),
     ("assembly", "flower"),
     ("rounds", "audit"),
     ("aggregation", "evaluation", "ledger"),
@@ -42,7 +42,7 @@ DOORS = {
     "opacus": ("training/dp_sgd.py",),
     "peft": ("model/adapter.py",),
     "dp_accounting": ("privacy/accountant.py",),
-    "cryptography": ("randomness.py", "identity/"),
+    "cryptography": ("randomness.py", "identity/", "deployment/certificates.py"),
     "tomllib": ("config/",),
     "socket": ("doctor.py",),
 }

@@ -13,6 +13,7 @@ import typer
 from fedft.cli.evidence import report, show
 from fedft.cli.frame import Commands
 from fedft.cli.machine import doctor, version
+from fedft.cli.provision import app as _provision
 from fedft.cli.running import init, plan, simulate
 from fedft.cli.using import evaluate, export, predict
 
@@ -38,6 +39,7 @@ for _panel, _commands in _PANELS.items():
 _ledger = typer.Typer(help="The privacy ledger of an institution.", no_args_is_help=True)
 _ledger.command()(show)
 app.add_typer(_ledger, name="ledger", rich_help_panel="See what happened")
+app.add_typer(_provision, name="provision", rich_help_panel="Across organisations")
 
 
 def main() -> None:
