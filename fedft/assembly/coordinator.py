@@ -19,7 +19,8 @@ from fedft.evaluation.quality import evaluate, main_metric
 from fedft.model.adapter import AdaptedModel
 from fedft.model.label_names import with_label_names
 from fedft.randomness import reproducible_rng
-from fedft.rounds.coordinator import Coordinator, Evaluation, FederationTerms
+from fedft.rounds.coordinator import Coordinator, FederationTerms
+from fedft.rounds.evaluation import Evaluation
 from fedft.rounds.plan import DEFAULT_TASK, terms_digest
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder

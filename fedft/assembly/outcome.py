@@ -125,10 +125,12 @@ def _institution(name: str, plan: InstitutionPlan, records: Sequence[Mapping[str
         if name in record["refused"]:
             reason = record["refused"][name]
             refusals[reason] = refusals.get(reason, 0) + 1
+    infinite = bool(records) and name in records[-1].get("epsilon_infinite", ())
     return {
         "rows": plan.rows,
         "units": plan.units,
-        "epsilon": records[-1]["epsilon"][name] if records else None,
+        "epsilon": math.inf if infinite else records[-1]["epsilon"][name] if records else None,
+        "epsilon_infinite": infinite,
         "delta": plan.delta,
         "cap": plan.cap,
         "clip_norm": plan.clip_norm,

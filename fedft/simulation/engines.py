@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -180,4 +181,5 @@ def told(plan: FederationPlan, spent: dict[str, float | None], observer: Observe
     caps = {name: institution.cap for name, institution in plan.institutions.items()}
     for name, epsilon in spent.items():
         observer.spent(name, epsilon, caps[name])
-    return {"epsilon": spent, "cap": caps}
+    infinite = [name for name, epsilon in spent.items() if epsilon == math.inf]
+    return {"epsilon": spent, "epsilon_infinite": infinite, "cap": caps}

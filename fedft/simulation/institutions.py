@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+from fedft import strict_json
 from fedft.assembly.institution import institution_of, public_fisher_on
 from fedft.assembly.planning import InstitutionPlan
 from fedft.config import FederationConfig
@@ -73,7 +73,7 @@ def write_quality(setup: Setup, folder: Path, name: str) -> None:
     home = institution_folder(folder, name)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        (home / "quality.json").write_text(json.dumps(setup.quality(name), indent=2) + "\n")
+        (home / "quality.json").write_text(strict_json.dumps(setup.quality(name), indent=2) + "\n")
     except OSError as error:
         raise StorageError(f"expected to write {home}, found {error.strerror}: make room or choose another") from error
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from fedft.assembly.coordinator import PublicParts
 from fedft.assembly.institution import training_terms
-from fedft.assembly.parts import load_rows
 from fedft.assembly.rows import InstitutionData, institution_data
+from fedft.assembly.shares import deal
 from fedft.config import FederationConfig
 from fedft.config import Institution as InstitutionSection
-from fedft.data.examples import DataSet
 from fedft.data.quality import quality_report
 from fedft.errors import ConfigError
 from fedft.rounds.institution import TrainingTerms
-from fedft.simulation.partition import partition
 
 
 class Setup(PublicParts):
@@ -20,7 +18,7 @@ class Setup(PublicParts):
 
     def __init__(self, config: FederationConfig) -> None:
         super().__init__(config)
-        self._shares = self._deal()
+        self._shares = deal(config, self.labels)
         _require_quorum(config.federation.min_institutions, len(self._shares))
         self._institutions: dict[str, InstitutionData] = {}
         _ = self.model, self.evaluation, self.reference  # what is wrong with them is said before anything is planned
@@ -49,43 +47,6 @@ class Setup(PublicParts):
 
     def terms(self, section: InstitutionSection) -> TrainingTerms:
         return training_terms(self.config, section)
-
-    def _deal(self) -> dict[str, tuple[InstitutionSection, DataSet]]:
-        config = self.config
-        sections = {section.name: section for section in config.institutions}
-        if config.data.train is None or config.data.partition is None:
-            _require_rows(config)
-            return {
-                name: (section, load_rows(config, str(section.data), labels=self.labels, private=True))
-                for name, section in sections.items()
-            }
-        train = load_rows(config, config.data.train, labels=self.labels, private=True)
-        label_field = config.task.label if config.task.kind == "classification" else None
-        shares = partition(train, config.data.partition, label_field=label_field, seed=config.federation.seed)
-        if sections and config.data.partition.method != "natural" and not sections.keys() & shares.keys():
-            if len(sections) != len(shares):
-                raise ConfigError(
-                    f"expected as many [[institutions]] as data.partition.institutions = {len(shares)}, "
-                    f"found {len(sections)}: change either"
-                )
-            shares = dict(zip(sections, shares.values(), strict=True))
-        unknown = sections.keys() - shares.keys()
-        if unknown:
-            raise ConfigError(
-                f"expected [[institutions]] among {', '.join(shares)}, found {', '.join(sorted(unknown))}: "
-                "correct the names, or data.partition"
-            )
-        return {name: (sections.get(name) or InstitutionSection(name=name), rows) for name, rows in shares.items()}
-
-
-def _require_rows(config: FederationConfig) -> None:
-    """Across organisations the file names nobody's rows; on one machine each institution needs some."""
-    without = [section.name for section in config.institutions if section.data is None]
-    if without or not config.institutions:
-        missing = (
-            f"institutions.{without[0]}.data" if without else "data.train with data.partition, or [[institutions]]"
-        )
-        raise ConfigError(f"expected rows for every institution, found none: add {missing}")
 
 
 def _require_quorum(wanted: int, found: int) -> None:

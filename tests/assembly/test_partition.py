@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedft.assembly.partition import partition
 from fedft.config import Institution, Partition
 from fedft.data.examples import DataSet, Example, load_data_set
 from fedft.errors import ConfigError, DataError
-from fedft.simulation.partition import partition
 from fedft.types import Digest
 from tests.tiny import classification_rows, write_jsonl
 
