@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import typer
 
+from fedft.cli.deployment import agent, coordinate, rehearse, status
 from fedft.cli.evidence import report, show
 from fedft.cli.frame import Commands
 from fedft.cli.machine import doctor, version
@@ -19,6 +20,7 @@ from fedft.cli.using import evaluate, export, predict
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a federation": (init, plan, simulate),
+    "Across organisations": (rehearse, coordinate, status, agent),
     "Use what it learned": (evaluate, predict, export),
     "See what happened": (report,),
     "This machine": (doctor, version),

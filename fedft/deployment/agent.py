@@ -1,0 +1,192 @@
+"""The resident agent of an institution: it alone touches data, model, policy, key and ledger.
+
+Guarantees:
+- Nothing is read of a request before the coordinator's signature over all of it holds.
+- The policy wins: what it does not allow is refused before the data set is opened, in one signed word.
+- What leaves is an update or a refusal as rounds/institution.py makes them, or a name; always signed by its own key.
+- The base model is loaded once for all rounds of the same terms; a restart loses nothing that was charged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedft.aggregation.base import aggregation_by_name
+from fedft.assembly.coordinator import reference_by_task
+from fedft.assembly.institution import institution_of, public_fisher_on
+from fedft.assembly.parts import adapted_model, encode_rows, load_rows
+from fedft.assembly.planning import institution_plan
+from fedft.assembly.rows import institution_data
+from fedft.config import FederationConfig
+from fedft.config.policy import InstitutionPolicy
+from fedft.deployment.policy import dataset_for, model_for, require_allowed, require_noise
+from fedft.deployment.terms import config_of
+from fedft.errors import FedftError, IdentityError
+from fedft.identity.keys import PrivateKey, PublicKey
+from fedft.identity.roster import Roster, remember_roster
+from fedft.identity.signed import open_signed, seal
+from fedft.ledger.store import Ledger
+from fedft.model.adapter import AdaptedModel
+from fedft.rounds.institution import Institution
+from fedft.rounds.messages import (
+    ANSWER_LABEL,
+    REQUEST_LABEL,
+    ROLL_CALL_LABEL,
+    decode_question,
+    decode_request,
+    decode_terms,
+    encode_answer,
+    encode_presence,
+)
+from fedft.rounds.plan import DEFAULT_TASK, RoundPlan
+from fedft.update.release import Refusal, refusal_for
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Seated:
+    """An institution at work for one run's terms."""
+
+    run: str
+    terms_digest: str
+    institution: Institution
+
+
+class Agent:
+    """Serves one institution of one federation; not for several threads at once.
+
+    Raises
+    ------
+    ConfigError, IdentityError
+        The policy's keys and roster do not fit together.
+    LedgerLocked
+        Another agent works with the same ledger.
+    """
+
+    def __init__(self, policy: InstitutionPolicy) -> None:
+        self.policy = policy
+        self._key = PrivateKey.load(policy.institution.identity)
+        self._coordinator = PublicKey(policy.institution.coordinator)
+        policy.agent.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._require_membership()
+        self._ledger = Ledger.open(policy.agent.ledger)
+        self._model: tuple[str, AdaptedModel] | None = None
+        self._seated: _Seated | None = None
+
+    @property
+    def name(self) -> str:
+        return self.policy.institution.name
+
+    def close(self) -> None:
+        self._ledger.close()
+
+    def answer(self, body: bytes) -> bytes:
+        """The signed answer to a signed request: an update, or a refusal.
+
+        Raises
+        ------
+        IdentityError
+            Not signed by the coordinator, or altered.
+        ConfigError
+            Signed, and no request of this version.
+        """
+        request, terms = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
+        plan = request.plan
+        try:
+            answer: bytes | Refusal = self._institution(plan, terms).answer(request)
+        except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
+            words = str(error) if isinstance(error, FedftError) else type(error).__name__
+            log.warning("%s refuses round %d: %s", self.name, plan.round, words)
+            answer = refusal_for(error, institution=self.name, run=plan.run, round=plan.round)
+            self._note(answer)
+        return seal(ANSWER_LABEL, encode_answer(answer), self._key)
+
+    def roll_call(self, body: bytes) -> bytes:
+        """The signed name, for the coordinator's signed question. Raises as ``answer``."""
+        nonce = decode_question(open_signed(ROLL_CALL_LABEL, body, self._coordinator))
+        return seal(ROLL_CALL_LABEL, encode_presence(nonce, self.name), self._key)
+
+    def _institution(self, plan: RoundPlan, text: str) -> Institution:
+        seated = self._seated
+        if seated is not None and (seated.run, seated.terms_digest) == (plan.run, plan.terms_digest):
+            require_allowed(self.policy, decode_terms(text), plan)
+            return seated.institution
+        self._seated = None
+        terms = decode_terms(text)
+        require_allowed(self.policy, terms, plan)
+        made = self._make_institution(terms, plan)
+        self._seated = _Seated(plan.run, plan.terms_digest, made)
+        return made
+
+    def _make_institution(self, terms: Mapping[str, Any], plan: RoundPlan) -> Institution:
+        policy = self.policy
+        dataset, base = dataset_for(policy), model_for(policy, terms)
+        config = config_of(terms, institution=self.name, dataset=dataset, model=base.path, device=policy.agent.device)
+        section, labels = config.institutions[0], config.task.labels
+        model = self._adapted(config)
+        rows = load_rows(config, str(dataset.path), labels=labels, private=True)
+        data = institution_data(config, section, rows, labels=labels, tokenizer=model.tokenizer)
+        costs = institution_plan(config, data)
+        require_noise(policy, costs.noise_multiplier)
+        reference = {}
+        if dataset.reference is not None:
+            public = load_rows(config, str(dataset.reference), labels=labels)
+            parts = reference_by_task(config, public, config.continual.tasks or (DEFAULT_TASK,))
+            reference = {
+                task: encode_rows(config, part, model.tokenizer, labels=labels) for task, part in parts.items()
+            }
+        return institution_of(
+            config,
+            model,
+            data,
+            costs,
+            dataset=dataset.name,
+            home=self._home(plan.run),
+            ledger=self._ledger,
+            fisher=public_fisher_on(config, model, reference),
+        )
+
+    def _adapted(self, config: FederationConfig) -> AdaptedModel:
+        """The base with an adapter; kept from one run to the next while nothing of it differs."""
+        aggregation = aggregation_by_name(config.aggregation.method)
+        parts = config.model_dump_json(include={"model", "adapter", "task", "federation"}) + config.training.device
+        if self._model is None or self._model[0] != parts:
+            self._model = None  # before the next is loaded: two bases may not fit
+            made = adapted_model(config, labels=config.task.labels, orthonormal_a=aggregation.orthonormal_a)
+            self._model = (parts, made)
+        return self._model[1]
+
+    def _home(self, run: str) -> Path:
+        """Where this run's consolidations stay. A run's name may hold what a file's may not."""
+        home = self.policy.agent.state / "runs" / hashlib.sha256(run.encode()).hexdigest()[:32]
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return home
+
+    def _require_membership(self) -> None:
+        institution = self.policy.institution
+        roster = Roster.read(institution.roster, self._coordinator)
+        remember_roster(self.policy.agent.state / "roster-memory.json", roster)
+        if roster.federation != institution.federation:
+            raise IdentityError(
+                f'expected the roster of "{institution.federation}", found one of "{roster.federation}": fetch the '
+                "right one, or correct institution.federation"
+            )
+        if roster.member(self.name).key != self._key.public:
+            raise IdentityError(
+                f'expected the key that the roster has for "{self.name}", found another in '
+                f"{institution.identity.name}: use the key that was admitted, or ask to be admitted again"
+            )
+
+    def _note(self, refusal: Refusal) -> None:
+        try:
+            self._ledger.record_refusal(
+                run=refusal.run, round=refusal.round, dataset=dataset_for(self.policy).name, reason=refusal.reason
+            )
+        except Exception as error:  # noqa: BLE001 - the refusal stands, noted or not
+            log.warning("%s could not note its refusal of round %d: %s", self.name, refusal.round, type(error).__name__)

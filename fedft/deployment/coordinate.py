@@ -1,0 +1,194 @@
+"""Begin or resume a run on the SuperLink, and watch it: what fedft coordinate does.
+
+The ServerApp plays in a process that Flower's SuperExec starts; it holds RUN/lock while it lives, and tells its events
+in RUN/events.jsonl (deployment/events.py). Watching can stop and begin again without it noticing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fedft
+from fedft import __version__
+from fedft.assembly.runs import as_written, run_name
+from fedft.config import FederationConfig
+from fedft.deployment.coordinator import Deployment, is_played
+from fedft.deployment.events import FILE, follow
+from fedft.deployment.provision import Coordinator
+from fedft.deployment.provision_superlink import FLOWER_HOME, QUIET, flower_program
+from fedft.errors import ConfigError, FederationError
+from fedft.identity.roster import Roster
+from fedft.rounds.progress import Observer
+from fedft.rounds.run_folder import RunFolder
+
+START_S = 120.0
+"""How long Flower may take from the run's submission to the ServerApp's first sign of life."""
+SUBMIT_S = 120
+BUNDLE = ("server/__init__.py", "server/app.py", "client/__init__.py", "client/app.py")
+
+
+def begin(config: FederationConfig, folder: Path, coordinator: Coordinator) -> None:
+    """Make the folder of a new run for the members of the roster as it stands now.
+
+    Raises
+    ------
+    ConfigError
+        Nobody is a member yet, the file names someone who is not, or wants a larger quorum than there are members; the
+        folder holds a run already.
+    """
+    cohort = _cohort(config, coordinator.roster)
+    if config.variants:
+        raise ConfigError("expected a federation without [variants], found some: they are for simulations; leave one")
+    RunFolder(folder).create(as_written(config, run=run_name(config, folder, resume=False)))
+    home = coordinator.folder.resolve()
+    Deployment(str(home / "coordinator.key"), str(home / "roster.json"), cohort).write(folder)
+
+
+def play(folder: Path, coordinator: Coordinator, observer: Observer, *, superlink: str | None = None) -> dict[str, Any]:
+    """Hand the run in ``folder`` to the SuperLink, unless it is being played already; its summary when it has ended.
+
+    Raises
+    ------
+    FederationError
+        The run ended with an error, which is in the text, or without a word: its ServerApp is gone. It can be resumed.
+    """
+    Deployment.read(folder)
+    events = folder / FILE
+    start = 0
+    if not is_played(folder):
+        start = events.stat().st_size if events.exists() else 0
+        submit(folder, coordinator, superlink=superlink)
+    begun = time.monotonic()
+    ended: tuple[str, list[Any]] | None = None
+
+    def alive() -> bool:
+        return is_played(folder) or (not seen and time.monotonic() - begun < START_S)
+
+    seen: list[str] = []
+    for event, values in follow(folder, observer, start=start, alive=alive):
+        seen.append(event)
+        ended = (event, values)
+    if ended is not None and ended[0] == "run_finished":
+        return dict(ended[1][0])
+    if ended is not None and ended[0] == "failed":
+        raise FederationError(str(ended[1][0]))
+    raise FederationError(
+        "expected the ServerApp to play the run to its end, found it gone: see the SuperExec's log, then resume"
+    )
+
+
+def submit(folder: Path, coordinator: Coordinator, *, superlink: str | None = None) -> None:
+    """flwr run, with the bundle that holds the ServerApp and the relay. Raises FederationError when it is refused."""
+    home = coordinator.folder.resolve()
+    bundle = write_bundle(home / "bundle")
+    command = [
+        flower_program("flwr"), "run", str(bundle), superlink or coordinator.federation.name,
+        "--run-config", f"folder={json.dumps(str(folder.resolve()))}", "--format", "json",
+    ]  # fmt: skip
+    environment = {**os.environ, **QUIET, "FLWR_HOME": str(home / FLOWER_HOME)}
+    try:
+        done = subprocess.run(  # noqa: S603  a fixed program, and arguments of ours
+            command, env=environment, cwd=home, capture_output=True, text=True, timeout=SUBMIT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _refused(type(error).__name__) from error
+    if '"success": true' not in done.stdout:
+        raise _refused(done.stdout + done.stderr)
+
+
+def write_bundle(folder: Path) -> Path:
+    """What Flower sends to every node: the ServerApp, the relay, and nothing of fedft. Raises ConfigError."""
+    source = _sources()
+    for name in BUNDLE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+    (folder / "LICENSE").write_text("Apache-2.0\n", encoding="utf-8")
+    (folder / "pyproject.toml").write_text(_PROJECT.format(version=__version__), encoding="utf-8")
+    return folder
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """Where the run in ``folder`` stands, from its files alone."""
+    store, deployment = RunFolder(folder), Deployment.read(folder)
+    config = store.config()
+    kept = store.latest()
+    records: list[Mapping[str, Any]] = [] if kept is None else kept[1]["records"]
+    last = records[-1] if records else None
+    return {
+        "run": config["run"],
+        "playing": is_played(folder),
+        "rounds_done": 0 if last is None else last["round"],
+        "rounds": config["federation"]["rounds"],
+        "finished": (folder / "summary.json").exists(),
+        "cohort": list(deployment.cohort),
+        "last_round": last,
+    }
+
+
+def _cohort(config: FederationConfig, roster: Roster) -> tuple[str, ...]:
+    members = tuple(member.name for member in roster.members)
+    listed = tuple(section.name for section in config.institutions)
+    strangers = [name for name in listed if name not in members]
+    if not members:
+        raise ConfigError("expected members of the federation, found none: admit some with fedft provision admit")
+    if strangers:
+        raise ConfigError(
+            f"expected [[institutions]] among the members {', '.join(members)}, found {', '.join(strangers)}: admit "
+            "them, or leave them out"
+        )
+    cohort = listed or members
+    if config.federation.min_institutions > len(cohort):
+        raise ConfigError(
+            f"expected federation.min_institutions to be at most the {len(cohort)} members, found "
+            f"{config.federation.min_institutions}: admit more, or lower it"
+        )
+    return cohort
+
+
+def _sources() -> Path:
+    """The folder that holds server/ and client/: the project's, or where its wheel puts them."""
+    places = (Path(fedft.__file__).resolve().parent.parent, Path(sys.prefix) / "share" / "fedft")
+    for place in places:
+        if all((place / name).is_file() for name in BUNDLE):
+            return place
+    raise ConfigError(f"expected {', '.join(BUNDLE)} beside fedft, found them nowhere: install fedft again")
+
+
+def _refused(said: str) -> FederationError:
+    return FederationError(
+        f"expected flwr run to start the run, found: {' '.join(said.split())[:300]}: start the SuperLink and its "
+        "SuperExec, check the connection, then resume"
+    )
+
+
+_PROJECT = """\
+# Made by fedft coordinate: the bundle of the federation, which holds no code of fedft and no data.
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "fedft-federation"
+version = "{version}"
+license = {{ file = "LICENSE" }}
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fedft"
+fab-include = ["server/*.py", "client/*.py"]
+
+[tool.flwr.app.components]
+serverapp = "server.app:app"
+clientapp = "client.app:app"
+
+[tool.flwr.app.config]
+folder = ""
+"""

@@ -1,0 +1,144 @@
+"""Programs that one command starts, watches and stops: each in a session of its own, with a log file of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from fedft.errors import FederationError
+
+STOP_S = 15.0
+"""How long a program may take to end by itself before it is killed."""
+
+
+@dataclass
+class Program:
+    """A running program. ``restarts``: how often it was started again."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    log: Path
+    user: int | None
+    group: int | None
+    process: subprocess.Popen[bytes]
+    restarts: int = 0
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+class Programs:
+    """A context; on leaving it every program it started is stopped, the last one first."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._programs: dict[str, Program] = {}
+
+    def __enter__(self) -> Programs:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in reversed(list(self._programs)):
+            self.stop(name)
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        ready: Callable[[], bool] = lambda: True,
+        timeout_s: float = 60.0,
+        user: int | None = None,
+        group: int | None = None,
+    ) -> Program:
+        """Start it, and wait until ``ready``. Raises FederationError when it ends, or is not ready in time.
+
+        user, group: numbers of the system user and group to run as, where this process may choose them.
+        """
+        log = self._logs / f"{name}.log"
+        merged = {**os.environ, **(env or {})}
+        where = cwd or self._logs
+        process = _spawn(command, merged, where, log, user, group)
+        program = Program(name, tuple(command), merged, where, log, user, group, process)
+        self._programs[name] = program
+        end = time.monotonic() + timeout_s
+        while not ready():
+            if process.poll() is not None:
+                raise FederationError(
+                    f"expected {name} to run, found that it ended with {process.returncode}: see {log}"
+                )
+            if time.monotonic() > end:
+                raise FederationError(f"expected {name} to be ready within {timeout_s:g} s, found it is not: see {log}")
+            time.sleep(0.1)
+        return program
+
+    def pid(self, name: str) -> int:
+        return self._programs[name].pid
+
+    def is_running(self, name: str) -> bool:
+        return self._programs[name].process.poll() is None
+
+    def restart_ended(self) -> list[str]:
+        """Start again what has ended by itself; their names."""
+        ended = [program for program in self._programs.values() if program.process.poll() is not None]
+        for program in ended:
+            program.process = _spawn(
+                program.command, program.env, program.cwd, program.log, program.user, program.group
+            )
+            program.restarts += 1
+        return [program.name for program in ended]
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to it and what it started: as a power cut would."""
+        program = self._programs[name]
+        _signal(program.process, signal.SIGKILL)
+        program.process.wait()
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, and SIGKILL to whatever of its session is left after STOP_S."""
+        process = self._programs.pop(name).process
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _spawn(
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, user: int | None, group: int | None
+) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603  programs named in this project
+            list(command),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=user,
+            group=group,
+            extra_groups=None if group is None else [],
+        )
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    """To its whole session, which may outlive it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,183 @@
+"""An agent between a signed request and a signed answer, with provisioned keys and policies, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedft.config import FederationConfig, load_policy
+from fedft.deployment import coordinate, rehearse
+from fedft.deployment.agent import Agent
+from fedft.deployment.coordinator import Deployment, Members, play_on
+from fedft.errors import IdentityError, LedgerLocked
+from fedft.flower.local_grid import LocalGrid
+from fedft.flower.records import body_content, body_of
+from fedft.flower.strategy import partition_of
+from fedft.identity.keys import PrivateKey
+from fedft.identity.signed import open_signed, seal
+from fedft.ledger.store import Ledger
+from fedft.rounds.messages import ANSWER_LABEL, REQUEST_LABEL, decode_answer, decode_request, encode_request
+from fedft.rounds.plan import RoundRequest
+from fedft.rounds.run_folder import RunFolder
+from fedft.simulation.run import play
+from fedft.update.release import Refusal
+from tests.federation import NAMES, OFF, adapter_of, federation, records_of
+
+
+class Deployed:
+    """Three agents of a provisioned federation, in this process."""
+
+    def __init__(self, folder: Path, config: FederationConfig) -> None:
+        self.folder, self.config = folder, config
+        self.coordinator, self.homes = rehearse.provision(config, folder)
+        self.agents = {name: Agent(load_policy(home.folder / "policy.toml")) for name, home in self.homes.items()}
+        self.asked: list[bytes] = []
+
+    def close(self) -> None:
+        for agent in self.agents.values():
+            agent.close()
+
+    def play(self, run: Path) -> dict[str, Any]:
+        if not (run / "config.json").exists():
+            coordinate.begin(self.config, run, self.coordinator)
+        play_on(lambda strategy: strategy.start(LocalGrid(self._relay(), len(NAMES))), run)
+        return dict(RunFolder(run).config())
+
+    def _relay(self) -> ClientApp:
+        app, names = ClientApp(), tuple(self.agents)
+
+        @app.query()
+        def roll_call(message: Message, context: Context) -> Message:
+            agent = self.agents[names[partition_of(context)]]
+            return Message(body_content(agent.roll_call(body_of(message.content))), reply_to=message)
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            agent = self.agents[names[partition_of(context)]]
+            self.asked.append(body_of(message.content))
+            return Message(body_content(agent.answer(self.asked[-1])), reply_to=message)
+
+        return app
+
+
+@pytest.fixture(autouse=True)
+def one_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearse, "_may_choose_users", lambda: False)
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Deployed]:
+    members = Deployed(tmp_path / "all", federation(tmp_path / "data"))
+    yield members
+    members.close()
+
+
+def test_without_privacy_agents_end_with_the_bits_of_the_simulation(tmp_path: Path) -> None:
+    config = federation(tmp_path / "data", *OFF)
+    members = Deployed(tmp_path / "all", config)
+    members.play(tmp_path / "run")
+    members.close()
+    play(config, folder=tmp_path / "simulated")
+    assert np.array_equal(adapter_of(tmp_path / "run"), adapter_of(tmp_path / "simulated"))
+    assert [record["updates"] for record in records_of(tmp_path / "run")] == [sorted(NAMES)] * 2
+
+
+def test_a_private_run_is_charged_in_each_ledger_and_leaves_a_run_folder(private: Deployed, tmp_path: Path) -> None:
+    private.play(tmp_path / "run")
+    assert [record["updates"] for record in records_of(tmp_path / "run")] == [sorted(NAMES)] * 2
+    for home in private.homes.values():
+        with Ledger.open(home.folder / "ledger.sqlite", read_only=True) as ledger:
+            assert len(ledger.events(home.name)) == 2
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_same_request_is_answered_with_the_same_bytes_also_after_a_restart(
+    private: Deployed, tmp_path: Path
+) -> None:
+    private.play(tmp_path / "run")
+    body, north = private.asked[0], private.agents["north"]
+    first = north.answer(body)
+    north.close()
+    again = Agent(load_policy(private.homes["north"].folder / "policy.toml"))
+    private.agents["north"] = again
+    assert again.answer(body) == first
+
+
+def test_only_the_coordinators_own_words_are_read(private: Deployed, tmp_path: Path) -> None:
+    private.play(tmp_path / "run")
+    body, north = private.asked[0], private.agents["north"]
+    stranger = PrivateKey.generate()
+    payload = open_signed(REQUEST_LABEL, body, private.coordinator.federation.coordinator)
+    altered = bytearray(body)
+    altered[-1] ^= 1
+    for wrong in (seal(REQUEST_LABEL, payload, stranger), bytes(altered), payload, body[:50], b""):
+        with pytest.raises(IdentityError):
+            north.answer(wrong)
+    with pytest.raises(IdentityError):
+        north.answer(seal(ANSWER_LABEL, payload, private.coordinator.key))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "privacy.epsilon=9",
+        "privacy.clip_norm=5",
+        "federation.rounds=3",
+        "adapter.method=head",
+        "aggregation.method=fedavg",
+        "continual.method=ewc",
+    ],
+)
+def test_the_policy_wins_over_a_signed_plan(private: Deployed, tmp_path: Path, override: str) -> None:
+    more = ("continual.strength=1", 'continual.fisher="private-dp"') if "ewc" in override else ()
+    asked = federation(tmp_path / "data", override, *more)
+    private.config = asked
+    coordinate.begin(asked, tmp_path / "run", private.coordinator)
+    private.play(tmp_path / "run")
+    refused = records_of(tmp_path / "run")[0]["refused"]
+    assert refused == dict.fromkeys(NAMES, "policy")
+    for home in private.homes.values():
+        with Ledger.open(home.folder / "ledger.sqlite", read_only=True) as ledger:
+            assert ledger.events(home.name) == ()
+
+
+def test_a_refusal_is_signed_by_the_institution(private: Deployed, tmp_path: Path) -> None:
+    private.play(tmp_path / "run")
+    request, terms = decode_request(open_signed(REQUEST_LABEL, private.asked[0], private.coordinator.key.public))
+    elsewhere = replace(request.plan, cohort=("south", "west"))
+    body = seal(REQUEST_LABEL, encode_request(RoundRequest(elsewhere, request.adapter), terms), private.coordinator.key)
+    key = PrivateKey.load(private.homes["north"].folder / "identity.key").public
+    answer = decode_answer(open_signed(ANSWER_LABEL, private.agents["north"].answer(body), key))
+    assert answer == Refusal(institution="north", run=elsewhere.run, round=1, reason="wrong-plan")
+
+
+def test_a_removed_institution_takes_no_part_from_the_next_round_on(private: Deployed, tmp_path: Path) -> None:
+    coordinate.begin(private.config, tmp_path / "run", private.coordinator)
+    private.coordinator.revoke("west")
+    members = Members(Deployment.read(tmp_path / "run"))
+    west = PrivateKey.load(private.homes["west"].folder / "identity.key")
+    with pytest.raises(IdentityError):
+        members.opened(ANSWER_LABEL, "west", seal(ANSWER_LABEL, b"x", west))
+    north = PrivateKey.load(private.homes["north"].folder / "identity.key")
+    assert members.opened(ANSWER_LABEL, "north", seal(ANSWER_LABEL, b"x", north)) == b"x"
+
+
+def test_two_agents_do_not_share_a_ledger(private: Deployed) -> None:
+    with pytest.raises(LedgerLocked):
+        Agent(load_policy(private.homes["north"].folder / "policy.toml"))
+
+
+def test_a_key_that_the_roster_does_not_have_is_refused_at_start(private: Deployed) -> None:
+    home = private.homes["north"].folder
+    private.agents["north"].close()
+    (home / "identity.key").unlink()
+    PrivateKey.generate().save(home / "identity.key")
+    with pytest.raises(IdentityError, match="admitted"):
+        Agent(load_policy(home / "policy.toml"))
