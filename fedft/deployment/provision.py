@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,8 +42,8 @@ from fedft.deployment.provision_federation import Federation, require_port
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, write_kit
 from fedft.deployment.provision_request import JoinRequest, read_join_request
 from fedft.deployment.provision_superlink import FLOWER_HOME, flower_configuration, register_node, unregister_node
-from fedft.deployment.proxy import CONFIGURATION, MAX_OBJECT_MIB, PID_FILE, nginx_command, proxy_configuration
-from fedft.errors import ConfigError, FederationError, IdentityError, StorageError
+from fedft.deployment.proxy import CONFIGURATION, MAX_OBJECT_MIB, proxy_configuration, reload_nginx
+from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey
 from fedft.identity.roster import Member, Roster, require_name
@@ -262,16 +261,7 @@ class Coordinator:
 
         Raises FederationError if it runs and cannot be told.
         """
-        if not (self.folder / "proxy" / PID_FILE).exists():
-            return False
-        command = nginx_command(self.folder / "proxy", "-s", "reload")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  nginx alone
-        if done.returncode:
-            raise FederationError(
-                "expected nginx to read the revoked certificates anew, found that it could not be told: restart the "
-                f"proxy ({' '.join(done.stderr.split())[-200:]})"
-            )
-        return True
+        return reload_nginx(self.folder / "proxy")
 
     def _require_admissible(self, request: JoinRequest, *, known: bool, replacing: bool) -> None:
         name = request.member.name

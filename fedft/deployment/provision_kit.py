@@ -124,7 +124,6 @@ def supernode_command(folder: str, *, forwarder_port: int, socket: str, runtime_
         f'agent="{socket}"',
         "--port",
         str(runtime_port),
-        "--disable-runtime-dependency-installation",
     ]
 
 
@@ -184,7 +183,7 @@ it is, it allows nothing. Every line is explained there.
 Three commands, each kept running, from inside FOLDER (as three different users, if you can: the forwarder reads
 `forwarder/`, the SuperNode `supernode/`, the agent all else):
 
-    nginx -p forwarder/ -e error.log -c nginx.conf
+    nginx -p "$PWD/forwarder/" -e error.log -c nginx.conf
 
     fedft agent --policy policy.toml
 

@@ -41,6 +41,22 @@ def flower_program(name: str) -> str:
     return str(beside) if beside.is_file() else name
 
 
+def superlink_command(folder: Path, *, port: int) -> list[str]:
+    """How the coordinator's SuperLink is started: on loopback alone, with TLS, node authentication and a database.
+
+    It starts no ServerApp itself: flower-superexec does, so that a run outlives the SuperLink.
+    """
+    place = folder.resolve() / "superlink"
+    return [
+        flower_program("flower-superlink"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--ssl-ca-certfile", f"{place}/ca.crt"),
+        *("--ssl-certfile", f"{place}/server.crt", "--ssl-keyfile", f"{place}/server.key"),
+        *("--enable-supernode-auth", "--database", f"{place}/state.db"),
+        *("--isolation", "process", "--disable-runtime-dependency-installation"),
+    ]
+
+
 def register_node(folder: Path, superlink: str, *, name: str, public_key: Path) -> str | None:
     """Register a node's public key; its id, or None if the SuperLink knows the key already.
 

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import ipaddress
 import shutil
+import subprocess
 from pathlib import Path
 
-from fedft.errors import ConfigError
+from fedft.errors import ConfigError, FederationError
 
 FLEET = "/v1/fleet"
 FLEET_PATHS = (
@@ -132,6 +133,32 @@ def nginx_command(folder: Path, *more: str) -> list[str]:
     return [program, "-p", f"{folder.resolve()}/", "-e", "error.log", "-c", CONFIGURATION, *more]
 
 
+def reload_nginx(folder: Path) -> bool:
+    """Have the nginx that runs on ``folder`` read its configuration and lists anew; whether there is one.
+
+    Raises FederationError if it runs and cannot be told.
+    """
+    if not _is_nginx(folder / PID_FILE):
+        return False
+    done = subprocess.run(  # noqa: S603  nginx alone
+        nginx_command(folder, "-s", "reload"), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise FederationError(
+            "expected nginx to read the revoked certificates anew, found that it could not be told: restart the proxy "
+            f"({' '.join(done.stderr.split())[-200:]})"
+        )
+    return True
+
+
+def _is_nginx(pid_file: Path) -> bool:
+    """Whether the process of a pid file runs and is an nginx: a file left behind may name any other."""
+    try:
+        return Path(f"/proc/{int(pid_file.read_text())}/comm").read_text().strip() == "nginx"
+    except (OSError, ValueError):
+        return False
+
+
 _HEAD = f"""\
 daemon off;
 worker_processes 2;
@@ -187,7 +214,7 @@ def _locations(upstream: str, max_object_mib: int, *, limits: bool) -> str:
     for path in FLEET_PATHS:
         lines += [f"        location = {path} {{", "            limit_except POST { deny all; }"]
         if limits:
-            lines.append("            limit_req zone=requests burst=500;")
+            lines.append("            limit_req zone=requests burst=500 delay=100;")
         if path == LARGE_PATH:
             lines.append(f"            client_max_body_size {max_object_mib}m;")
         lines += [f"            proxy_pass https://{upstream}{path};", "        }"]
