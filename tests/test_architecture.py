@@ -31,7 +31,7 @@ FLOORS = (
     ("training", "update"),
     ("data", "model", "privacy"),
     ("config", "identity", "randomness"),
-    ("types",),
+    ("strict_json", "types"),
     ("errors",),
 )
 """From the top. A room imports itself and lower floors; rooms on one floor do not know each other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -225,6 +226,7 @@ def _answer(name: str, record: Body) -> str:
 
 def _round_row(record: Body, metrics: Sequence[str], reference: Sequence[str], is_task_told: bool) -> list[str]:
     spent = [float(v) for v in part(record, "epsilon").values() if isinstance(v, int | float)]
+    spent += [math.inf for _ in record.get("epsilon_infinite") or ()]
     seconds = number(record.get("seconds"))
 
     def figure(key: str, metric: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -48,7 +49,7 @@ def _promises(run: Run) -> str:
 def institutions(run: Run) -> dict[str, Body]:
     """Figures by institution: from the summary, or from the last round while there is none."""
     known = part(run.summary, "institutions")
-    return {name: part(known, name) or _from_rounds(run, name) for name in run.institutions}
+    return {name: _spelled_out(part(known, name)) or _from_rounds(run, name) for name in run.institutions}
 
 
 def rounds_done(run: Run) -> int:
@@ -86,8 +87,16 @@ def metric_name(metric: str) -> str:
 
 
 def _from_rounds(run: Run, name: str) -> Body:
-    epsilon = next((part(r, "epsilon")[name] for r in reversed(run.rounds) if name in part(r, "epsilon")), None)
-    return {"epsilon": epsilon, "cap": cap_of(run, name), "delta": pick(run.config, "privacy.delta")}
+    told = next((record for record in reversed(run.rounds) if name in part(record, "epsilon")), {})
+    epsilon = part(told, "epsilon").get(name)
+    infinite = name in (told.get("epsilon_infinite") or ())
+    body = {"epsilon": epsilon, "cap": cap_of(run, name), "delta": pick(run.config, "privacy.delta")}
+    return _spelled_out({**body, "epsilon_infinite": infinite})
+
+
+def _spelled_out(body: Body) -> Body:
+    """With the infinite epsilon that JSON has no number for."""
+    return {**body, "epsilon": math.inf} if body.get("epsilon_infinite") is True else body
 
 
 def _who(run: Run) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedft import strict_json
 from fedft.cli.frame import AsJson, Run, console, say
 
 
@@ -25,7 +25,7 @@ def show(
     found = find_ledgers(path, institution=institution)
     stories = [read_story(name, file, delta=delta) for name, file in found.items()]
     if as_json:
-        say(json.dumps([story.as_json() for story in stories], indent=2))
+        say(strict_json.dumps([story.as_json() for story in stories], indent=2))
     else:
         for story in stories:
             console().print(story_view(story))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
+from fedft import strict_json
 from fedft.cli.frame import AsJson, console, say
 
 
@@ -18,7 +17,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     if as_json:
-        say(json.dumps([asdict(finding) for finding in findings], indent=2))
+        say(strict_json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         console().print(findings_table(findings))
     if not is_healthy(findings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fedft import strict_json
 from fedft.cli.frame import (
     CHECK_FAILED,
     INTERRUPTED,
@@ -53,7 +53,7 @@ def plan(file: File, set_: Overrides = None, as_json: AsJson = False) -> None:
 
     found = plan_of(config)
     if as_json:
-        say(json.dumps(found.as_json(), indent=2))
+        say(strict_json.dumps(found.as_json(), indent=2))
     else:
         console().print(plan_table(found.as_json()))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedft import strict_json
 from fedft.cli.frame import AsJson, Run, console, one_line, say
 
 Rows = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="JSONL, CSV or Parquet.")]
@@ -21,7 +21,7 @@ def evaluate(run: Run, data: Rows = None, as_json: AsJson = False) -> None:
     saved = open_run(run)
     metrics = saved.evaluate(None if data is None else str(data))
     if as_json:
-        say(json.dumps(metrics))
+        say(strict_json.dumps(metrics))
     else:
         console().print(metrics_table(metrics, saved.config.federation.name, saved.round))
 
@@ -48,7 +48,7 @@ def predict(
         answers = saved.answer(texts or [], max_new_tokens=max_new_tokens)
     for number, answer in enumerate(answers, start=1):
         if as_json:
-            say(json.dumps({"row": number, "answer": answer.text, "probability": answer.probability}))
+            say(strict_json.dumps({"row": number, "answer": answer.text, "probability": answer.probability}))
         else:
             text = one_line(answer.text)
             say(text if answer.probability is None else f"{text}\t{answer.probability:.4f}")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -121,7 +122,7 @@ class Training(Section):
     weight_decay: NonNegative = 0.0
     scheduler: Literal[SCHEDULERS] = "constant"  # type: ignore[valid-type]
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    scheduler_options: dict[str, float | int | str] = Field(default_factory=dict)
+    scheduler_options: dict[str, Finite | int | str] = Field(default_factory=dict)
     max_gradient_norm: Positive | None = Field(default=None, description="without DP: clip the batch gradient")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="autocast; auto: bfloat16 on GPU"
@@ -216,9 +217,9 @@ class Check(Section):
     """A figure of summary.json that the story announces."""
 
     figure: str = Field(min_length=1, description="dotted path, with variants VARIANT.path")
-    at_least: float | None = None
-    at_most: float | None = None
-    equals: float | str | bool | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
+    equals: Finite | str | bool | None = None
     of: str | None = Field(default=None, description="compare with bound x this figure instead")
 
     @model_validator(mode="after")

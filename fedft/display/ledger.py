@@ -43,7 +43,7 @@ class LedgerStory:
         return {
             "institution": self.name,
             "path": str(self.path),
-            "accounts": [{**vars(account), "epsilon": _finite(account.epsilon)} for account in self.accounts],
+            "accounts": [{**vars(one), "epsilon_infinite": one.epsilon == math.inf} for one in self.accounts],
             "entries": [
                 {"sequence": e.sequence, "time_utc": e.time_utc, "kind": e.kind, **e.fields} for e in self.entries
             ],
@@ -147,7 +147,3 @@ def _last_delta(entries: Iterable[Entry], dataset: str) -> float | None:
         if entry.kind == "intent" and entry.fields["dataset"] == dataset and "delta" in entry.fields["evidence"]
     ]
     return stated[-1] if stated else None
-
-
-def _finite(value: float | None) -> float | str | None:
-    return "infinite" if value is not None and math.isinf(value) else value

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fedft import strict_json
 from fedft.errors import StorageError
 
 CHECKPOINT_LABEL = "fedft/v1/checkpoint"
@@ -26,7 +27,7 @@ Array = npt.NDArray[Any]
 
 
 def write_checkpoint(folder: Path, *, tensors: Mapping[str, Array], manifest: Mapping[str, Any]) -> None:
-    """Write numeric arrays of any shape and dtype, and ``manifest``, which must be JSON.
+    """Write numeric arrays of any shape and dtype, and ``manifest``, which must be JSON; NaN and infinity become null.
 
     Guarantee: at every moment, also after kill -9 or a power cut, ``folder`` reads as the old checkpoint or as the new
     one; a folder that was not there before appears with everything in it. Raises StorageError when the disk refuses.
@@ -36,8 +37,9 @@ def write_checkpoint(folder: Path, *, tensors: Mapping[str, Array], manifest: Ma
     """
     payload = save({name: np.array(value, order="C") for name, value in tensors.items()})
     digest = hashlib.sha256(payload).hexdigest()
-    body = {"label": CHECKPOINT_LABEL, "tensors": {"sha256": digest, "bytes": len(payload)}, "manifest": dict(manifest)}
-    sealed = json.dumps({"sha256": _seal(body), **body}, indent=1).encode()
+    about = {"sha256": digest, "bytes": len(payload)}
+    body = {"label": CHECKPOINT_LABEL, "tensors": about, "manifest": strict_json.finite(manifest)}
+    sealed = strict_json.dumps({"sha256": _seal(body), **body}, indent=1).encode()
 
     def fill(target: Path) -> None:
         _write_file(target / _tensors_name(digest), payload)

@@ -90,7 +90,7 @@ def _write_peft(model: AdaptedModel, config: Any, target: Path) -> None:
     written = target / "adapter_config.json"
     body = json.loads(written.read_text())
     body["target_modules"] = sorted(body["target_modules"])  # PEFT holds a set, whose order changes from run to run
-    written.write_text(json.dumps(body, indent=2, sort_keys=True))
+    written.write_text(json.dumps(body, indent=2, sort_keys=True, allow_nan=False))
     tensors = {
         f"base_model.model.{name}.weight": parameter.detach().cpu().contiguous()
         for name, parameter in model.named_adapter_parameters().items()
@@ -121,4 +121,5 @@ def _write_about(model: AdaptedModel, target: Path, labels: Sequence[str] | None
         "layout_digest": model.layout.digest,
         "adapter_digest": vector_digest(model.read_vector()),
     }
-    (target / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False)
+    (target / ABOUT).write_text(text + "\n", encoding="utf-8")

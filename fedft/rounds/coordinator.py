@@ -7,8 +7,9 @@ accepted; a run that is killed and resumed with the same updates ends with the s
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from fedft.aggregation.server_optimizer import ServerOptimizer
 from fedft.errors import FederationError, FedftError, LayoutMismatch, QuorumNotReached, UpdateError
 from fedft.evaluation.quality import is_better
 from fedft.model.vector import AdapterLayout, vector_digest
+from fedft.rounds.evaluation import Evaluate, Evaluation, in_numbers
 from fedft.rounds.plan import NO_TERMS, RoundPlan, RoundRequest, task_of_round
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
@@ -54,19 +56,6 @@ class FederationTerms:
     evaluate_every: int = 1
     patience: int | None = None
     terms_digest: Digest = NO_TERMS
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """On public rows. current: the task being trained; tasks: every task begun so far; reference: what must be kept."""
-
-    current: Mapping[str, float]
-    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    reference: Mapping[str, float] | None = None
-
-
-Evaluate = Callable[[AdapterVector, int], Evaluation]
-"""Adapter, shape (d,), and index of the task being trained -> figures on the coordinator's own rows."""
 
 
 @dataclass
@@ -216,10 +205,10 @@ class Coordinator:
         elif moved:
             state.without_better += 1
         self.observer.evaluated(plan.round, found.current)
-        return {**_as_record(found), "best": better}
+        return {**found.as_record(), "best": better}
 
     def _evaluation(self, task_index: int) -> Evaluation:
-        found = self._evaluate(self.state.adapter, task_index)
+        found = Evaluation(**in_numbers(asdict(self._evaluate(self.state.adapter, task_index))))
         if self.state.round == 0:
             self.observer.evaluated(0, found.current)
         return found
@@ -263,6 +252,9 @@ class Coordinator:
             {k.removeprefix("server/"): v for k, v in tensors.items() if k.startswith("server/")}
         )
         fields = {k: manifest[k] for k in _State.__dataclass_fields__ if k not in ("adapter", "best")}
+        fields |= {"start": in_numbers(fields["start"]), "records": [in_numbers(one) for one in fields["records"]]}
+        if fields["best_round"] and fields["best_value"] is None:
+            fields["best_value"] = math.nan
         state = _State(adapter=tensors["adapter"], best=tensors["best"], **fields)
         self.state = state
         self._write_best()
@@ -333,14 +325,6 @@ class OpenRound:
         if sender in self.plan.cohort and sender not in self.accepted:
             self.refused[sender] = reason
             self._coordinator.observer.answered(sender, reason)
-
-
-def _as_record(found: Evaluation) -> dict[str, Any]:
-    return {
-        "evaluation": dict(found.current),
-        "tasks": {task: dict(metrics) for task, metrics in found.tasks.items()} or None,
-        "reference": None if found.reference is None else dict(found.reference),
-    }
 
 
 def _sat_out(record: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@
     RUN/checkpoints/best/         the adapter that did best on the coordinator's own rows
     RUN/summary.json              when the run has ended
 
+All of it is strict JSON: a figure that is not finite is null. Of epsilon, epsilon_infinite says so in words.
+
 Guarantee: a round counts as finished exactly when its checkpoint is in place, which happens in one rename; the lines of
 metrics.jsonl follow from the checkpoint and are put right on resumption.
 """
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fedft import strict_json
 from fedft.errors import ConfigError, StorageError
 from fedft.model.checkpoint import read_checkpoint, write_checkpoint
 
@@ -51,7 +54,7 @@ class RunFolder:
                 f"expected a new folder for the run, found one in {self.path}: choose another, or resume with --resume"
             )
         _guarded(lambda: self.path.mkdir(parents=True, exist_ok=True), self.path)
-        self._write_text("config.json", json.dumps(config, indent=2) + "\n")
+        self._write_text("config.json", strict_json.dumps(config, indent=2) + "\n")
 
     def config(self) -> dict[str, Any]:
         """Raises ConfigError when this is no run folder."""
@@ -83,12 +86,12 @@ class RunFolder:
         if not rounds:
             return None
         tensors, manifest = read_checkpoint(self._round_path(rounds[-1]))
-        lines = "".join(json.dumps(record) + "\n" for record in manifest["records"])
+        lines = "".join(strict_json.dumps(record) + "\n" for record in manifest["records"])
         self._write_text("metrics.jsonl", lines)
         return tensors, manifest
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        self._write_text("summary.json", json.dumps(summary, indent=2) + "\n")
+        self._write_text("summary.json", strict_json.dumps(summary, indent=2) + "\n")
 
     def _rounds(self) -> list[int]:
         return sorted(int(path.name.removeprefix("round-")) for path in self.checkpoints.glob("round-[0-9]*[0-9]"))
@@ -98,7 +101,7 @@ class RunFolder:
 
     def _append(self, record: Mapping[str, Any]) -> None:
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(strict_json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedft import strict_json
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.events import DpSgdRound
@@ -114,11 +114,11 @@ def write_run(
     """Leaves out what is None or empty."""
     folder.mkdir(parents=True, exist_ok=True)
     if config is not None:
-        (folder / "config.json").write_text(json.dumps(config, indent=2))
+        (folder / "config.json").write_text(strict_json.dumps(config, indent=2))
     if rounds:
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in rounds))
+        (folder / "metrics.jsonl").write_text("".join(strict_json.dumps(record) + "\n" for record in rounds))
     if summary is not None:
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2))
+        (folder / "summary.json").write_text(strict_json.dumps(summary, indent=2))
     return folder
 
 

@@ -154,13 +154,24 @@ def test_a_folder_that_does_not_say_is_taken_as_unprotected(tmp_path: Path) -> N
     assert any("Nothing in this folder says that privacy was on" in alarm for alarm in page.alarms)
 
 
-@pytest.mark.parametrize(("epsilon", "word"), [(math.inf, "its epsilon is infinite"), (8.2, "8.2 of 8")])
-def test_a_broken_promise_is_said_in_red(tmp_path: Path, epsilon: float, word: str) -> None:
+INFINITE = {"epsilon": None, "epsilon_infinite": True}
+
+
+@pytest.mark.parametrize(("spent", "word"), [(INFINITE, "its epsilon is infinite"), ({"epsilon": 8.2}, "8.2 of 8")])
+def test_a_broken_promise_is_said_in_red(tmp_path: Path, spent: dict[str, Any], word: str) -> None:
     rounds = records()
     body = summary(rounds)
-    body["institutions"]["west"]["epsilon"] = epsilon
+    body["institutions"]["west"] |= spent
     page = report(write_run(tmp_path / "run", config(), rounds, body))
     assert [alarm for alarm in page.alarms if "west" in alarm and word in alarm]
+
+
+def test_an_infinite_epsilon_is_said_in_red_while_there_is_no_summary(tmp_path: Path) -> None:
+    rounds = records(3)
+    rounds[2]["epsilon"]["west"], rounds[2]["epsilon_infinite"] = None, ["west"]
+    page = report(write_run(tmp_path / "run", config(), rounds, None))
+    assert [alarm for alarm in page.alarms if "west made an unprotected release" in alarm]
+    assert "west ε = infinite" in page.text
 
 
 def test_epsilon_is_rounded_up(tmp_path: Path) -> None:

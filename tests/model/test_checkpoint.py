@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +63,11 @@ def test_any_numeric_array_comes_back_bit_for_bit(tmp_path: Path, array: Any) ->
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -72,6 +78,12 @@ def test_the_manifest_comes_back(tmp_path_factory: pytest.TempPathFactory, manif
     folder = tmp_path_factory.mktemp("manifest") / "one"
     write_checkpoint(folder, tensors={}, manifest=manifest)
     assert read_checkpoint(folder) == ({}, manifest)
+
+
+def test_what_json_has_no_number_for_is_null_in_the_manifest(folder: Path) -> None:
+    write_checkpoint(folder, tensors={}, manifest={"loss": math.nan, "of": [{"perplexity": math.inf}], "rows": 2.0})
+    assert read_checkpoint(folder) == ({}, {"loss": None, "of": [{"perplexity": None}], "rows": 2.0})
+    assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", (folder / "manifest.json").read_text()))
 
 
 def test_replacing_leaves_no_old_file_behind(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from fedft.aggregation.fed_svd import FedSvd
 from fedft.aggregation.ffa_lora import FfaLora
 from fedft.errors import FederationError, LayoutMismatch, QuorumNotReached
 from fedft.model.checkpoint import read_checkpoint
-from fedft.rounds.coordinator import Coordinator, Evaluation
+from fedft.rounds.coordinator import Coordinator
+from fedft.rounds.evaluation import Evaluation
+from tests.federation import records_of
 from tests.rounds.small import (
     COHORT,
     LAYOUT,
@@ -231,6 +234,32 @@ def test_resumed_after_every_round_it_ends_with_the_same_bits(optimizer: str, ag
         return [{key: value for key, value in record.items() if key != "seconds"} for record in played.state.records]
 
     assert timeless(resumed) == timeless(whole)
+
+
+def test_figures_out_of_the_numbers_are_null_on_disk_and_decide_alike_after_resumption(tmp_path: Path) -> None:
+    """inf as loss, then better, then inf again, then NaN: the second round is the best, whoever was resumed."""
+    scores = [math.nan, -math.inf, -1.0, -math.inf, math.nan]
+    whole = coordinator(tmp_path / "whole", evaluate=Scores(*scores), metric="loss")
+    play(whole)
+    told = Scores(*scores)
+    for _ in range(4):
+        play_round(coordinator(tmp_path / "parts", evaluate=told, metric="loss"))
+    resumed = coordinator(tmp_path / "parts", evaluate=told, metric="loss")
+    for played in (whole, resumed):
+        assert [record["best"] for record in played.state.records] == [True, True, False, False]
+        assert [record["evaluation"]["loss"] for record in played.state.records] == pytest.approx(
+            [math.nan, 1.0, math.nan, math.nan], nan_ok=True
+        )
+        assert math.isnan(played.state.start["current"]["loss"])
+    for name in ("whole", "parts"):
+        assert [record["evaluation"]["loss"] for record in records_of(tmp_path / name)] == [None, 1.0, None, None]
+
+
+def test_the_first_figure_stays_the_best_until_there_is_a_number_also_after_resumption(tmp_path: Path) -> None:
+    told = Scores(0.0, math.nan, math.nan, 0.5)
+    assert play_round(coordinator(tmp_path, evaluate=told))["best"]
+    assert not play_round(coordinator(tmp_path, evaluate=told))["best"]
+    assert play_round(coordinator(tmp_path, evaluate=told))["best"]
 
 
 def test_anothers_state_is_refused(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_every_round_has_a_line_with_every_figure(played: Played) -> None:
     for record in records:
         assert record.keys() == {
             "round", "task", "updates", "refused", "missing", "quorum", "update_norm", "bytes_up", "evaluation",
-            "tasks", "reference", "best", "bytes_down", "seconds_training", "epsilon", "cap", "seconds",
+            "tasks", "reference", "best", "bytes_down", "seconds_training", "epsilon", "epsilon_infinite", "cap",
+            "seconds",
         }  # fmt: skip
         assert record["updates"] == list(NAMES)
         assert record["cap"] == dict.fromkeys(NAMES, 8.0)
