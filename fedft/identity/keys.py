@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -84,7 +83,7 @@ class PublicKey:
     def _raw(self) -> bytes:
         return bytes.fromhex(self.text.removeprefix("ed25519:"))
 
-    @cached_property
+    @property
     def _key(self) -> Ed25519PublicKey:
         return Ed25519PublicKey.from_public_bytes(self._raw)
 

@@ -23,8 +23,12 @@ def read_secret(path: Path) -> bytes:
         raise ConfigError(
             f"expected a file with a private key at {path}, found {error.strerror}: give the file itself, not a link"
         ) from None
+    try:
+        _require_private(path, os.fstat(handle))
+    except ConfigError:
+        os.close(handle)
+        raise
     with os.fdopen(handle, "rb") as file:
-        _require_private(path, os.fstat(file.fileno()))
         return file.read(MAX_SECRET_BYTES)
 
 
