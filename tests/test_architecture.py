@@ -44,7 +44,9 @@ DOORS = {
     "dp_accounting": ("privacy/accountant.py",),
     "cryptography": ("randomness.py", "identity/", "deployment/certificates.py"),
     "tomllib": ("config/",),
-    "socket": ("doctor.py",),
+    "starlette": ("deployment/agent_http.py",),
+    "uvicorn": ("deployment/agent_http.py",),
+    "socket": ("doctor.py", "deployment/agent_socket.py"),
 }
 """One vendor, one door: the only files of fedft that may import it."""
 

@@ -1,0 +1,234 @@
+"""The agent over HTTP on a Unix domain socket: what the relay speaks to. Form: docs/SPEC.md, "The agent's socket".
+
+Guarantees:
+- One request is worked on at a time; ``agent.queue`` may wait, and a further one is turned away, its body unread.
+- A body longer than ``agent.max_request_bytes`` is refused while it is read, before anything looks into it.
+- What is sent back is the agent's own signed bytes or one fixed word; an error's text stays here.
+- On SIGTERM the running answer is finished and sent, and nothing that waits is begun.
+- The log holds names, words and seconds, no data; requests that are turned away in masses make no more than a line a
+  second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fedft import __version__
+from fedft.config import InstitutionPolicy
+from fedft.deployment.agent_log import Events, agent_log
+from fedft.deployment.agent_socket import bound_socket
+from fedft.errors import FedftError
+from fedft.identity.signed import HEAD_BYTES
+from fedft.rounds.messages import MAX_SMALL, decode_answer
+from fedft.update.envelope import MAX_HEADER_BYTES, open_header
+from fedft.update.release import Refusal
+
+READ_SECONDS = 120.0
+"""How long a body may take to arrive from the same machine."""
+CONNECTIONS = 64
+"""Beside those that wait: health checks, roll calls, and whoever is turned away."""
+
+
+class AgentLike(Protocol):
+    """Signed bytes in, signed bytes out. ``answer`` is called by one thread; ``roll_call`` may be while it runs.
+
+    Both raise FedftError for what is not signed by the coordinator or not readable.
+    """
+
+    def answer(self, body: bytes) -> bytes: ...
+    def roll_call(self, body: bytes) -> bytes: ...
+
+
+def serve(agent: AgentLike, policy: InstitutionPolicy) -> None:
+    """Answer at the policy's socket until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ConfigError
+        The socket cannot be made there, or another agent lives at it.
+    StorageError
+        The log cannot be written.
+    """
+    with agent_log(policy.agent.log) as events, bound_socket(policy.agent.socket) as bound, _ending_by_itself():
+        desk = Desk(agent, policy, events)
+        with closing(desk):
+            events.note("started", outcome=__version__)
+            _Server(_config(desk, policy), desk).run(sockets=[bound])
+        events.note("stopped")
+
+
+class Desk:
+    """Takes requests and hands them to the agent, one at a time."""
+
+    def __init__(self, agent: AgentLike, policy: InstitutionPolicy, events: Events) -> None:
+        self._agent, self._policy, self._events = agent, policy, events
+        self._turn = asyncio.Lock()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
+        self._inside = 0
+        self._training = False
+        self.stopping = False
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/answer", self._answer, methods=["POST"]),
+                Route("/v1/roll-call", self._roll_call, methods=["POST"]),
+                Route("/v1/health", self._health, methods=["GET"]),
+            ]
+        )
+
+    def close(self) -> None:
+        self._worker.shutdown()
+
+    async def _answer(self, request: Request) -> Response:
+        """Busy is said first: the bodies of those who wait are all that is held in memory."""
+        if self.stopping or self._inside > self._policy.agent.queue:
+            return self._turned_away("answer", 503, "busy")
+        self._inside += 1
+        try:
+            body = await _body(request, self._policy.agent.max_request_bytes)
+            async with self._turn:
+                if self.stopping:
+                    return self._turned_away("answer", 503, "busy")
+                if await request.is_disconnected():
+                    return self._turned_away("answer", 400, "gone")
+                return await self._worked_on(body)
+        except _Refused as refused:
+            return self._turned_away("answer", refused.status, refused.word)
+        finally:
+            self._inside -= 1
+
+    async def _worked_on(self, body: bytes) -> Response:
+        self._training, begun = True, time.monotonic()
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self._worker, self._agent.answer, body)
+        except Exception as error:  # noqa: BLE001 - a word instead of its text
+            return self._turned_away("answer", *_word(error))
+        finally:
+            self._training = False
+        run, number, outcome = _about(answer)
+        seconds = round(time.monotonic() - begun, 3)
+        self._events.note("answer", run=run, round=number, outcome=outcome, seconds=seconds)
+        return Response(answer, media_type="application/octet-stream")
+
+    async def _roll_call(self, request: Request) -> Response:
+        try:
+            reply = self._agent.roll_call(await _body(request, MAX_SMALL + HEAD_BYTES))
+        except _Refused as refused:
+            return self._turned_away("roll-call", refused.status, refused.word)
+        except Exception as error:  # noqa: BLE001 - a word instead of its text
+            return self._turned_away("roll-call", *_word(error))
+        self._events.note_often("roll-call", "answered")
+        return Response(reply, media_type="application/octet-stream")
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse(
+            {
+                "status": "stopping" if self.stopping else "ok",
+                "version": __version__,
+                "name": self._policy.institution.name,
+                "training": self._training,
+                "waiting": self._inside - self._training,
+            }
+        )
+
+    def _turned_away(self, event: str, status: int, word: str) -> Response:
+        self._events.note_often(event, word)
+        return JSONResponse({"error": word}, status, headers={"connection": "close"})
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, word: str) -> None:
+        super().__init__(word)
+        self.status, self.word = status, word
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The whole body. Raises _Refused as soon as it is too long by its own word or in fact, too slow, or broken off."""
+    claimed = request.headers.get("content-length", "")
+    if claimed.isdigit() and int(claimed) > limit:  # at most 20 digits: h11 takes no more
+        raise _Refused(413, "too-large")
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _Refused(413, "too-large")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise _Refused(408, "slow") from None
+    except ClientDisconnect:
+        raise _Refused(400, "gone") from None
+    return b"".join(chunks)
+
+
+def _word(error: Exception) -> tuple[int, str]:
+    return (400, error.code) if isinstance(error, FedftError) else (500, "internal")
+
+
+def _about(answer: bytes) -> tuple[str | None, int | None, str]:
+    """Run, round and outcome of what the agent made, read from its start alone."""
+    start = answer[HEAD_BYTES : HEAD_BYTES + MAX_HEADER_BYTES + MAX_SMALL]
+    try:
+        told = decode_answer(start)
+        if isinstance(told, Refusal):
+            return told.run, told.round, told.reason
+        header = open_header(told)
+    except FedftError:
+        return None, None, "answered"
+    return header.run, header.round, "update"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self._desk = desk
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._desk.stopping = True
+        super().handle_exit(sig, frame)
+
+
+def _config(desk: Desk, policy: InstitutionPolicy) -> uvicorn.Config:
+    return uvicorn.Config(
+        desk.app(),
+        http="h11",  # it bounds the size of headers
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",  # a traceback quotes what it was about
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=policy.agent.queue + CONNECTIONS,
+        backlog=CONNECTIONS,
+    )
+
+
+@contextmanager
+def _ending_by_itself() -> Iterator[None]:
+    """uvicorn sends itself once more the signal that stopped it; the socket and the ledger are closed after that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

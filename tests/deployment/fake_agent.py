@@ -1,0 +1,122 @@
+"""An agent that trains nothing, behind a real socket: in a thread here, or as a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fedft.config import InstitutionPolicy, load_policy, parse_policy, policy_template
+from fedft.deployment.agent_http import Desk, _config, _Server, serve
+from fedft.deployment.agent_log import agent_log
+from fedft.deployment.agent_socket import bound_socket
+
+TEMPLATE = policy_template("north", "hospitals", "ed25519:" + "a1" * 32)
+
+
+class FakeAgent:
+    """Answers with what it was sent, once it may; a callable as ``then`` decides instead."""
+
+    def __init__(self, then: Callable[[bytes], bytes] | None = None) -> None:
+        self._then = then
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.asked: list[bytes] = []
+        self.at_once = self.most_at_once = 0
+        self.threads: set[int] = set()
+
+    def answer(self, body: bytes) -> bytes:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.threads.add(threading.get_ident())
+        try:
+            self.asked.append(body)
+            self.may_answer.wait(20)
+            return b"answer to " + body if self._then is None else self._then(body)
+        finally:
+            self.at_once -= 1
+
+    def roll_call(self, body: bytes) -> bytes:
+        return b"north, asked with " + body if self._then is None else self._then(body)
+
+
+class SlowAgent:
+    """For another process: answers b"slow" when a file "go" stands in the folder, and anything else at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._go = folder / "go"
+
+    def answer(self, body: bytes) -> bytes:
+        (self._go.parent / "begun").touch()
+        while body == b"slow" and not self._go.exists():
+            time.sleep(0.02)
+        return b"done: " + body
+
+    def roll_call(self, body: bytes) -> bytes:
+        return b"north"
+
+
+@contextmanager
+def home() -> Iterator[Path]:
+    """A folder of a short path: a socket's may have a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="fedft-") as folder:
+        yield Path(folder)
+
+
+def policy_in(folder: Path, **agent: Any) -> InstitutionPolicy:
+    body = tomllib.loads(TEMPLATE)
+    body["agent"] |= agent
+    return parse_policy(body, folder=folder)
+
+
+def client_of(path: Path, **options: Any) -> httpx.Client:
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://agent", timeout=30, **options)
+
+
+@contextmanager
+def served(agent: FakeAgent, policy: InstitutionPolicy) -> Iterator[httpx.Client]:
+    """``agent`` at the policy's socket, in a thread of this process, and a client that speaks to it."""
+    with agent_log(policy.agent.log) as events, bound_socket(policy.agent.socket) as bound:
+        desk = Desk(agent, policy, events)
+        server = _Server(_config(desk, policy), desk)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            wait_for(lambda: server.started)
+            with closing(desk), client_of(policy.agent.socket) as client:
+                yield client
+                desk.stopping = server.should_exit = True
+        finally:
+            agent.may_answer.set()
+            server.should_exit = True
+            thread.join(30)
+    assert not thread.is_alive()
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+def is_living(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def play(policy: str) -> None:
+    """A process of its own: SlowAgent by the policy in this file."""
+    serve(SlowAgent(Path(policy).parent), load_policy(policy))

@@ -1,0 +1,315 @@
+"""The agent's socket: what it answers, what it turns away, and that masses of requests change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+import fedft.deployment.agent_http
+from fedft import __version__
+from fedft.errors import ConfigError, IdentityError, StorageError
+from fedft.identity.keys import PrivateKey
+from fedft.identity.signed import seal
+from fedft.rounds.messages import ANSWER_LABEL, encode_answer
+from fedft.update.envelope import seal as seal_update
+from fedft.update.release import Refusal
+from tests.deployment.fake_agent import FakeAgent, client_of, home, policy_in, served, wait_for
+
+CANARY = "zq7canary"
+KEY = PrivateKey.generate()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with home() as path:
+        yield path
+
+
+def lines_of(policy: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in policy.agent.log.read_text().splitlines()]
+
+
+def test_an_answer_is_the_agents_bytes(folder: Path) -> None:
+    agent = FakeAgent()
+    with served(agent, policy_in(folder)) as client:
+        reply = client.post("/v1/answer", content=b"a request")
+    assert (reply.status_code, reply.content) == (200, b"answer to a request")
+    assert reply.headers["content-type"] == "application/octet-stream"
+    assert agent.asked == [b"a request"]
+
+
+def test_a_roll_call_is_answered_also_while_one_trains(folder: Path) -> None:
+    agent = FakeAgent()
+    agent.may_answer.clear()
+    with served(agent, policy_in(folder)) as client, ThreadPoolExecutor(1) as others:
+        training = others.submit(client.post, "/v1/answer", content=b"slow")
+        wait_for(lambda: agent.at_once == 1)
+        assert client.post("/v1/roll-call", content=b"a nonce").content == b"north, asked with a nonce"
+        agent.may_answer.set()
+        assert training.result().status_code == 200
+
+
+def test_health_says_what_goes_on_also_while_one_trains(folder: Path) -> None:
+    agent = FakeAgent()
+    agent.may_answer.clear()
+    with served(agent, policy_in(folder)) as client, ThreadPoolExecutor(3) as others:
+        still = {"status": "ok", "version": __version__, "name": "north", "training": False, "waiting": 0}
+        assert client.get("/v1/health").json() == still
+        asked = [others.submit(client.post, "/v1/answer", content=b"slow") for _ in range(3)]
+        wait_for(lambda: client.get("/v1/health").json() == {**still, "training": True, "waiting": 2})
+        agent.may_answer.set()
+        assert [one.result().status_code for one in asked] == [200] * 3
+        assert client.get("/v1/health").json() == still
+
+
+def test_one_is_trained_at_a_time_always_by_the_same_thread(folder: Path) -> None:
+    agent = FakeAgent()
+    with served(agent, policy_in(folder, queue=8)) as client, ThreadPoolExecutor(8) as others:
+        replies = list(others.map(lambda number: client.post("/v1/answer", content=b"%d" % number), range(8)))
+    assert sorted(reply.content for reply in replies) == sorted(b"answer to %d" % number for number in range(8))
+    assert (agent.most_at_once, len(agent.threads)) == (1, 1)
+
+
+def test_more_than_may_wait_are_busy_at_once_and_unread(folder: Path) -> None:
+    agent = FakeAgent()
+    agent.may_answer.clear()
+    with served(agent, policy_in(folder, queue=2)) as client, ThreadPoolExecutor(3) as others:
+        asked = [others.submit(client.post, "/v1/answer", content=b"slow") for _ in range(3)]
+        wait_for(lambda: client.get("/v1/health").json()["waiting"] == 2)
+        assert claiming(folder, "1000") == (503, {"error": "busy"})
+        agent.may_answer.set()
+        assert [one.result().status_code for one in asked] == [200] * 3
+        assert client.post("/v1/answer", content=b"now").status_code == 200
+    assert agent.asked == [b"slow"] * 3 + [b"now"]
+
+
+def test_without_a_queue_the_second_is_busy(folder: Path) -> None:
+    agent = FakeAgent()
+    agent.may_answer.clear()
+    with served(agent, policy_in(folder, queue=0)) as client, ThreadPoolExecutor(1) as others:
+        first = others.submit(client.post, "/v1/answer", content=b"slow")
+        wait_for(lambda: agent.at_once == 1)
+        assert client.post("/v1/answer", content=b"x").status_code == 503
+        agent.may_answer.set()
+        assert first.result().status_code == 200
+
+
+def test_who_has_gone_is_not_trained_for(folder: Path) -> None:
+    agent = FakeAgent()
+    agent.may_answer.clear()
+    policy = policy_in(folder)
+    with served(agent, policy) as client, ThreadPoolExecutor(1) as others:
+        first = others.submit(client.post, "/v1/answer", content=b"slow")
+        wait_for(lambda: agent.at_once == 1)
+        with client_of(policy.agent.socket) as leaving, pytest.raises(httpx.ReadTimeout):
+            leaving.post("/v1/answer", content=b"never asked", timeout=0.2)
+        agent.may_answer.set()
+        assert first.result().status_code == 200
+        wait_for(lambda: client.get("/v1/health").json()["waiting"] == 0)
+    assert agent.asked == [b"slow"]
+
+
+def claiming(folder: Path, length: str) -> tuple[int, Any]:
+    """Status and words for a request of which nothing comes but the length it claims."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.connect(str(folder / "agent.sock"))
+        asking.settimeout(10)
+        asking.sendall(b"POST /v1/answer HTTP/1.1\r\nhost: agent\r\ncontent-length: %s\r\n\r\n" % length.encode())
+        reply = b"".join(iter(lambda: asking.recv(4096), b""))
+    return int(reply.split()[1]), json.loads(reply.split(b"\r\n\r\n")[1])
+
+
+@pytest.mark.parametrize("length", ["1025", "99999999999999", "9" * 20])
+def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(folder: Path, length: str) -> None:
+    agent = FakeAgent()
+    with served(agent, policy_in(folder, max_request_bytes=1024)) as client:
+        assert claiming(folder, length) == (413, {"error": "too-large"})
+        assert client.post("/v1/answer", content=bytes(1024)).status_code == 200
+    assert agent.asked == [bytes(1024)]
+
+
+def test_a_body_that_is_too_long_is_refused_while_it_comes(folder: Path) -> None:
+    """10 GB in chunks, of which no more is taken than the limit."""
+    agent, sent = FakeAgent(), 0
+    policy = policy_in(folder, max_request_bytes=4 * 2**20)
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(10_000):
+            sent += 2**20
+            yield bytes(2**20)
+
+    with served(agent, policy) as client:
+        before = memory()
+        with suppress(httpx.ReadError, httpx.WriteError):  # the other end may be closed while this one writes
+            assert client.post("/v1/answer", content=endless()).status_code == 413
+        assert memory() - before < 40 * 2**20
+        assert sent < 64 * 2**20
+        wait_for(lambda: client.get("/v1/health").json()["waiting"] == 0)
+    assert agent.asked == []
+    assert {"answer: too-large"} <= {f"{line['event']}: {line.get('outcome')}" for line in lines_of(policy)}
+
+
+def test_a_roll_call_as_long_as_a_request_is_refused(folder: Path) -> None:
+    with served(FakeAgent(), policy_in(folder)) as client:
+        assert client.post("/v1/roll-call", content=bytes(5000)).status_code == 413
+
+
+def test_a_body_that_does_not_come_holds_no_place_for_long(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fedft.deployment.agent_http, "READ_SECONDS", 0.2)
+    agent = FakeAgent()
+    policy = policy_in(folder, queue=0)
+    with served(agent, policy) as client:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
+            slow.connect(str(policy.agent.socket))
+            slow.sendall(b"POST /v1/answer HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf")
+            assert slow.recv(4096).startswith(b"HTTP/1.1 408")
+        assert client.post("/v1/answer", content=b"x").status_code == 200
+    assert agent.asked == [b"x"]
+
+
+class Failing(FakeAgent):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def answer(self, body: bytes) -> bytes:
+        raise self._error
+
+    roll_call = answer
+
+
+@pytest.mark.parametrize("path", ["/v1/answer", "/v1/roll-call"])
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (IdentityError(CANARY), 400, "identity"), (ConfigError(CANARY), 400, "config"),
+        (RuntimeError(CANARY), 500, "internal"), (MemoryError(CANARY), 500, "internal"),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_word_and_its_text_stays(
+    folder: Path, path: str, error: Exception, status: int, word: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    policy = policy_in(folder)
+    with served(Failing(error), policy) as client:
+        refused = client.post(path, content=b"x")
+        assert client.get("/v1/health").json()["training"] is False
+    assert (refused.status_code, refused.json()) == (status, {"error": word})
+    captured = capfd.readouterr()
+    assert CANARY not in f"{refused.text} {refused.headers} {policy.agent.log.read_text()} {captured}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404), ("GET", "/v1/answer", 405), ("POST", "/v1/health", 405), ("GET", "/docs", 404),
+        ("POST", "/v2/answer", 404), ("GET", "/v1/../ledger.sqlite", 404), ("PUT", "/v1/answer", 405),
+    ],
+)  # fmt: skip
+def test_there_are_three_doors_and_no_other(folder: Path, method: str, path: str, status: int) -> None:
+    agent = FakeAgent()
+    with served(agent, policy_in(folder)) as client:
+        assert client.request(method, path).status_code == status
+    assert agent.asked == []
+
+
+@pytest.mark.parametrize("raw", [b"\x16\x03\x01", b"GET\r\n\r\n", b"POST / HTTP/9\r\n\r\n", b"x" * 200_000])
+def test_what_is_no_http_harms_nobody(folder: Path, raw: bytes) -> None:
+    policy = policy_in(folder)
+    with served(FakeAgent(), policy) as client:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as odd:
+            odd.connect(str(policy.agent.socket))
+            odd.settimeout(10)
+            try:
+                odd.sendall(raw)
+                odd.shutdown(socket.SHUT_WR)
+                odd.recv(4096)
+            except OSError:
+                pass
+        assert client.get("/v1/health").status_code == 200
+
+
+def update() -> bytes:
+    delta = np.zeros(3, np.float32)
+    return seal_update(
+        run="run-1", round=2, institution="north", plan_digest="1" * 64, layout_digest="2" * 64, delta=delta
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"), [(update(), "update"), (Refusal("north", "run-1", 2, "policy"), "policy")]
+)
+def test_the_log_says_which_round_and_how_it_went(folder: Path, answer: bytes | Refusal, outcome: str) -> None:
+    policy = policy_in(folder)
+    sealed = seal(ANSWER_LABEL, encode_answer(answer), KEY)
+    with served(FakeAgent(lambda _: sealed), policy) as client:
+        client.post("/v1/answer", content=b"x")
+    (line,) = [line for line in lines_of(policy) if line["event"] == "answer"]
+    assert {"run": "run-1", "round": 2, "outcome": outcome}.items() <= line.items()
+    assert line.keys() == {"time", "event", "run", "round", "outcome", "seconds"}
+    assert 0 <= line["seconds"] < 10
+
+
+def test_the_log_is_for_its_owner_and_group(folder: Path) -> None:
+    policy = policy_in(folder)
+    with served(FakeAgent(), policy):
+        assert stat.S_IMODE(policy.agent.log.stat().st_mode) == 0o640
+
+
+def test_without_a_log_it_does_not_begin(folder: Path) -> None:
+    with pytest.raises(StorageError, match=r"agent\.log"), served(FakeAgent(), policy_in(folder, log="no/agent.log")):
+        pass
+
+
+def memory() -> int:
+    """Bytes of this process in RAM."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_ten_thousand_requests_are_answered_or_refused_without_growth(folder: Path) -> None:
+    """From four sides at once, a good part of them more than may wait, not signed, or too long."""
+    agent = FakeAgent(lambda body: body if body == b"good" else _refuse())
+    policy = policy_in(folder, queue=1, max_request_bytes=4096)
+    bodies = [b"good", b"bad", bytes(5000), b"good"]
+
+    def side(count: int) -> Counter[int]:
+        with client_of(policy.agent.socket) as client:
+            return Counter(client.post("/v1/answer", content=bodies[number % 4]).status_code for number in range(count))
+
+    with served(agent, policy) as client, ThreadPoolExecutor(4) as sides:
+        side(200)
+        before, threads = memory(), threading.active_count()
+        agent.asked = Forgetful()
+        found = sum(sides.map(side, [2500] * 4), Counter())
+        assert threading.active_count() <= threads + 4
+        grown = memory() - before
+        assert client.get("/v1/health").json() == {
+            "status": "ok", "version": __version__, "name": "north", "training": False, "waiting": 0,
+        }  # fmt: skip
+    assert found.total() == 10_000
+    assert found.keys() <= {200, 400, 413, 503}
+    assert min(found[status] for status in (200, 400, 413)) > 100
+    assert grown < 16 * 2**20
+    assert len(lines_of(policy)) < 10_000, "those turned away in masses share lines"
+
+
+class Forgetful(list[bytes]):
+    def append(self, item: bytes) -> None:
+        """Nothing: what grows here would be the test's own."""
+
+
+def _refuse() -> bytes:
+    raise IdentityError("not signed")
