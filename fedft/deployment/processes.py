@@ -38,11 +38,12 @@ class Program:
 
 
 class Programs:
-    """A context; on leaving it every program it started is stopped, the last one first."""
+    """A context; on leaving it every program it started is stopped."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._programs: dict[str, Program] = {}
+        self._awaited: list[tuple[Program, Callable[[], bool]]] = []
 
     def __enter__(self) -> Programs:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -51,6 +52,9 @@ class Programs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for program in self._programs.values():
+            if program.process.poll() is None:
+                program.process.terminate()
         for name in reversed(list(self._programs)):
             self.stop(name)
 
@@ -62,11 +66,10 @@ class Programs:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         ready: Callable[[], bool] = lambda: True,
-        timeout_s: float = 60.0,
         user: int | None = None,
         group: int | None = None,
     ) -> Program:
-        """Start it, and wait until ``ready``. Raises FederationError when it ends, or is not ready in time.
+        """Start it; ``wait`` waits until it, and what was started beside it, is ``ready``.
 
         user, group: numbers of the system user and group to run as, where this process may choose them.
         """
@@ -76,16 +79,27 @@ class Programs:
         process = _spawn(command, merged, where, log, user, group)
         program = Program(name, tuple(command), merged, where, log, user, group, process)
         self._programs[name] = program
+        self._awaited.append((program, ready))
+        return program
+
+    def wait(self, timeout_s: float = 120.0) -> None:
+        """Until all that was started is ready. Raises FederationError for one that ends, or is not in time."""
         end = time.monotonic() + timeout_s
-        while not ready():
-            if process.poll() is not None:
+        while self._awaited:
+            program, ready = self._awaited[0]
+            if ready():
+                self._awaited.pop(0)
+                continue
+            code = program.process.poll()
+            if code is not None:
                 raise FederationError(
-                    f"expected {name} to run, found that it ended with {process.returncode}: see {log}"
+                    f"expected {program.name} to run, found that it ended with {code}: see {program.log}"
                 )
             if time.monotonic() > end:
-                raise FederationError(f"expected {name} to be ready within {timeout_s:g} s, found it is not: see {log}")
+                raise FederationError(
+                    f"expected {program.name} to be ready within {timeout_s:g} s, found it is not: see {program.log}"
+                )
             time.sleep(0.1)
-        return program
 
     def pid(self, name: str) -> int:
         return self._programs[name].pid

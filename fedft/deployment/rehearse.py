@@ -14,10 +14,9 @@ import shutil
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,8 @@ FIRST_USER = 61000
 
 RELAY_GROUP = 62000
 ROWS = "rows.jsonl"
+FLOWER = {**QUIET, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+"""Flower's programs start others of Flower by their names alone."""
 
 
 @dataclass
@@ -64,7 +65,13 @@ class Rehearsal:
     homes: Mapping[str, Home]
     programs: Programs
     run: Path
-    ports: list[int] = field(default_factory=list)
+
+    def start_proxy(self) -> None:
+        self.programs.start(
+            "proxy",
+            nginx_command(self.coordinator.folder / "proxy"),
+            ready=lambda: _accepts(self.coordinator.federation.port),
+        )
 
     def start_superlink(self) -> None:
         home, port = self.coordinator.folder, self.coordinator.superlink_port
@@ -83,7 +90,7 @@ class Rehearsal:
                 "--host", "127.0.0.1",
                 "--port", str(port),
             ],
-            env=QUIET,
+            env=FLOWER,
             ready=lambda: _answers(port, home / "ca.crt"),
         )  # fmt: skip
 
@@ -97,7 +104,7 @@ class Rehearsal:
                 "--root-certificates", str(home / "ca.crt"),
                 "--superexec-auth-secret-file", str(home / "superlink" / "superexec.secret"),
             ],
-            env={**QUIET, "FLWR_HOME": str(home / "superexec")},
+            env={**FLOWER, "FLWR_HOME": str(home / "superexec")},
         )  # fmt: skip
 
     def start_agent(self, name: str) -> None:
@@ -129,7 +136,7 @@ class Rehearsal:
             f"{name}-supernode",
             [flower_program(program), *arguments],
             env={
-                **QUIET,
+                **FLOWER,
                 "FLWR_HOME": str(home.folder / "supernode" / "flower"),
                 "HOME": str(home.folder / "supernode"),
             },
@@ -159,18 +166,16 @@ def rehearsal(config: FederationConfig, folder: Path) -> Iterator[Rehearsal]:
     coordinator, homes = provision(config, folder)
     with Programs(folder / "logs") as programs:
         made = Rehearsal(folder, coordinator, homes, programs, folder / "run")
-        programs.start(
-            "proxy",
-            nginx_command(coordinator.folder / "proxy"),
-            ready=lambda: _accepts(coordinator.federation.port),
-        )
+        made.start_proxy()
         made.start_superlink()
         made.start_superexec()
-        coordinator.register()
         for name in homes:
             made.start_agent(name)
+        programs.wait()
+        coordinator.register()
         for name in homes:
             made.start_relay(name)
+        programs.wait()
         coordinate.begin(config, made.run, coordinator)
         yield made
 
@@ -338,13 +343,3 @@ def _listens(path: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def wait_until(condition: Any, timeout_s: float) -> bool:
-    """Whether ``condition()`` came true in time."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
