@@ -133,10 +133,17 @@ def accept(folder: Folder, file: Annotated[Path, typer.Argument(metavar="KIT", s
 
 @app.command()
 def check(folder: Folder) -> None:
-    """Institution: keys private, certificate valid, roster signed and with these keys? Silent exit code 0 if so."""
+    """Before a start: are the keys in DIR private, its certificates valid, its roster signed and with these keys?
+
+    Says nothing if so, exit code 0.
+    """
+    from fedft.deployment.provision import Coordinator
     from fedft.deployment.provision_institution import Institution
 
-    Institution.open(folder).check()
+    if (folder / "coordinator.json").exists():
+        Coordinator.open(folder).check()
+    else:
+        Institution.open(folder).check()
 
 
 @app.command()

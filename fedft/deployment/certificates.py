@@ -95,10 +95,6 @@ class Authority:
             builder = builder.add_revoked_certificate(entry)
         return builder.sign(self.key, SHA384()).public_bytes(Encoding.PEM)
 
-    def require_issued(self, certificate: x509.Certificate) -> None:
-        """Raise IdentityError unless this authority issued ``certificate``."""
-        require_issuer(certificate, self.certificate)
-
     def _issue(
         self,
         subject: x509.Name,
@@ -215,10 +211,12 @@ def require_issuer(certificate: x509.Certificate, authority: x509.Certificate) -
         )
 
 
-def require_certificate_for(certificate: x509.Certificate, authority: x509.Certificate, name: str, key: Key) -> None:
-    """Raise IdentityError unless ``authority`` issued it, it is valid now, and for this institution's name and key."""
+def require_certificate_for(
+    certificate: x509.Certificate, authority: x509.Certificate, name: str, request: bytes
+) -> None:
+    """Raise IdentityError unless ``authority`` issued it, it is valid now, and for the name and key of ``request``."""
     require_issuer(certificate, authority)
-    if certificate.public_key() != key.public_key() or certificate.subject != _name(name):
+    if certificate.public_key() != read_request(request, name) or certificate.subject != _name(name):
         raise IdentityError(
             "expected a certificate for this institution's name and key, found another: ask the coordinator to admit "
             "the request in this folder, and accept the kit that follows"

@@ -37,6 +37,7 @@ from fedft.deployment.certificates import (
     new_key,
     read_certificate,
     require_host,
+    require_issuer,
 )
 from fedft.deployment.provision_federation import Federation, require_port
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, write_kit
@@ -47,10 +48,12 @@ from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey
 from fedft.identity.roster import Member, Roster, require_name
+from fedft.identity.secret_files import require_secret
 from fedft.model.checkpoint import storage_errors, whole_folder
 
 COORDINATOR_LABEL = "fedft/v1/coordinator"
 LOOPBACK = ("localhost", "127.0.0.1")
+_SECRETS = ("coordinator.key", "ca.key", "proxy/server.key", "superlink/server.key")
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ class Coordinator:
             ) from None
         except (ValueError, KeyError, TypeError):
             raise StorageError(f"expected {folder}/coordinator.json as it was written: restore it") from None
+        for name in _SECRETS:
+            require_secret(folder / name)
         if made.key.public != federation.coordinator:
             raise ConfigError(f"expected the coordinator's key in {folder}, found another: restore coordinator.key")
         return made
@@ -141,6 +146,15 @@ class Coordinator:
     def roster(self) -> Roster:
         """The newest roster."""
         return Roster.read(self.folder / "roster.json", self.federation.coordinator)
+
+    def check(self) -> Roster:
+        """What must hold before the proxy and the SuperLink start; the roster.
+
+        Raises ConfigError or IdentityError for a key, a certificate or a roster that is missing, expired or another's.
+        """
+        for part in ("proxy", "superlink"):
+            require_issuer(read_certificate(self.folder / part / "server.crt"), self.authority.certificate)
+        return self.roster
 
     def read_request(self, file: Path) -> JoinRequest:
         """The request in ``file``. Raises IdentityError unless it is whole, signed, and for this federation."""

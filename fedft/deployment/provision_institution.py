@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 from fedft.deployment.certificates import (
-    load_key,
     make_loopback,
     make_request,
     new_key,
@@ -38,11 +37,11 @@ from fedft.deployment.certificates import (
 )
 from fedft.deployment.provision_federation import require_port
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, institution_files
-from fedft.deployment.provision_request import make_join_request
+from fedft.deployment.provision_request import JoinRequest, make_join_request, read_join_request
 from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
-from fedft.identity.node_keys import load_node_key, make_node_key
+from fedft.identity.node_keys import make_node_key
 from fedft.identity.roster import Roster, remember_roster, require_name
 from fedft.identity.secret_files import require_secret
 from fedft.model.checkpoint import storage_errors, whole_folder
@@ -137,8 +136,8 @@ class Institution:
                 f'expected a kit for "{self.name}" in "{self.federation}", found another\'s: ask for the right one'
             )
         roster = Roster.open(kit.roster, self.coordinator)
-        keys = self._keys_of(roster)
-        kit.require_for(load_key(keys / "forwarder" / "client.key"))
+        keys, request = self._keys_of(roster)
+        kit.require_for(request)
         remember_roster(self.folder / "roster-memory.json", roster)
         with storage_errors(self.folder):
             if keys != self.folder:
@@ -167,21 +166,26 @@ class Institution:
             require_secret(self.folder / name)
         roster = Roster.read(self.folder / "roster.json", self.coordinator)
         remember_roster(self.folder / "roster-memory.json", roster)
-        if self._keys_of(roster) != self.folder:
+        keys, request = self._keys_of(roster)
+        if keys != self.folder:
             raise IdentityError("expected the keys in use in the roster, found those in next/: accept the kit for them")
         place = self.folder / "forwarder"
         certificate, authority = read_certificate(place / "client.crt"), read_certificate(place / "ca.crt")
-        require_certificate_for(certificate, authority, self.name, load_key(place / "client.key"))
+        require_certificate_for(certificate, authority, self.name, request.certificate_request)
         return roster
 
-    def _keys_of(self, roster: Roster) -> Path:
-        """The folder of the keys that the roster has for this institution: this one, or next/ in it."""
+    def _keys_of(self, roster: Roster) -> tuple[Path, JoinRequest]:
+        """Where the keys are that the roster has for this institution, here or in next/, and the request for them.
+
+        Only public parts are read, so that each program can run as a user of its own.
+        """
         member = roster.member(self.name)
-        for place in (self.folder, self.folder / NEXT):
-            file = place / "identity.key"
-            own = file.exists() and PrivateKey.load(file).public == member.key
-            if own and load_node_key(place / "supernode" / "node.key") == member.node_key:
-                return place
+        for place in (self.folder / NEXT, self.folder):
+            if (place / "request.json").exists():
+                data = (place / "request.json").read_bytes()
+                request = read_join_request(data, federation=self.federation, coordinator=self.coordinator)
+                if request.member == member:
+                    return place, request
         raise IdentityError(
             f'expected the keys in {self.folder} in the roster for "{self.name}", found others: ask the coordinator to '
             "admit the request in this folder"
@@ -199,6 +203,7 @@ class Institution:
             beside.unlink(missing_ok=True)
             beside.hardlink_to(file)
             beside.replace(target)
+            beside.unlink(missing_ok=True)  # still there if both were the same file already
         shutil.rmtree(keys)
 
     def _write_keys(self, target: Path, *more: PrivateKey) -> None:

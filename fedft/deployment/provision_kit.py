@@ -9,12 +9,14 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedft.config.policy import policy_template
-from fedft.deployment.certificates import Key, load_certificate, require_certificate_for, require_host
+from fedft.deployment.certificates import load_certificate, require_certificate_for, require_host
 from fedft.deployment.provision_federation import require_port
+from fedft.deployment.provision_request import JoinRequest
 from fedft.deployment.proxy import CONFIGURATION, forwarder_configuration
 from fedft.errors import ConfigError, IdentityError
 from fedft.identity.documents import MAX_DOCUMENT_BYTES, read_document, write_document
@@ -79,13 +81,14 @@ class Kit:
                 data = _first_of_archive(path)
             else:
                 data = path.read_bytes()
-        except (OSError, EOFError, tarfile.TarError, gzip.BadGzipFile):
+        except (OSError, EOFError, zlib.error, tarfile.TarError):
             raise ConfigError(f"expected a kit at {path}, found none that can be read: correct the path") from None
         return cls.open(data, coordinator)
 
-    def require_for(self, key: Key) -> None:
-        """Raise IdentityError unless the certificate is the authority's, valid now, for this institution and key."""
-        require_certificate_for(load_certificate(self.certificate), load_certificate(self.authority), self.name, key)
+    def require_for(self, request: JoinRequest) -> None:
+        """Raise IdentityError unless the certificate is the authority's, valid now, and what ``request`` asked for."""
+        certificate, authority = load_certificate(self.certificate), load_certificate(self.authority)
+        require_certificate_for(certificate, authority, request.member.name, request.certificate_request)
 
 
 def institution_files(kit: Kit, forwarder_port: int) -> dict[str, bytes]:
@@ -156,8 +159,10 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 
 def _first_of_archive(path: Path) -> bytes:
-    """kit.json, and nothing after it is unpacked."""
-    with tarfile.open(path, mode="r|gz") as tar:
+    """kit.json; what comes after it is not unpacked, however much the archive says it holds."""
+    with gzip.open(path) as squeezed:
+        start = squeezed.read(MAX_DOCUMENT_BYTES + 2 * tarfile.BLOCKSIZE)
+    with tarfile.open(fileobj=io.BytesIO(start), mode="r:") as tar:
         entry = tar.next()
         if entry is None or entry.name != KIT_FILE or not entry.isreg() or entry.size > MAX_DOCUMENT_BYTES:
             raise ConfigError(f"expected a kit with {KIT_FILE} first in {path}, found another archive: give the kit")

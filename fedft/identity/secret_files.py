@@ -24,7 +24,8 @@ def read_secret(path: Path) -> bytes:
             f"expected a file with a private key at {path}, found {error.strerror}: give the file itself, not a link"
         ) from None
     try:
-        _require_private(path, os.fstat(handle))
+        _require_mode(path, os.fstat(handle))
+        _require_own(path, os.fstat(handle))
     except ConfigError:
         os.close(handle)
         raise
@@ -33,8 +34,11 @@ def read_secret(path: Path) -> bytes:
 
 
 def require_secret(path: Path) -> None:
-    """Raise ConfigError unless read_secret would read ``path``: for keys that another program reads."""
-    read_secret(path)
+    """Raise ConfigError unless ``path`` is a file of mode 0600 or 0400, whoever owns it: for other programs' keys."""
+    try:
+        _require_mode(path, path.lstat())
+    except OSError as error:
+        raise ConfigError(f"expected a file with a private key at {path}, found {error.strerror}: restore it") from None
 
 
 def write_secret(path: Path, content: bytes) -> None:
@@ -68,15 +72,18 @@ def write_secret(path: Path, content: bytes) -> None:
         ) from None
 
 
-def _require_private(path: Path, found: os.stat_result) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(f"expected a file with a private key at {path}, found none: give the file itself")
+def _require_own(path: Path, found: os.stat_result) -> None:
     if found.st_uid != os.geteuid():
         raise ConfigError(
             f"expected {path} to belong to the user that runs this (id {os.geteuid()}), found id {found.st_uid}: "
             "change its owner, or run as that user"
         )
+
+
+def _require_mode(path: Path, found: os.stat_result) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"expected a file with a private key at {path}, found none: give the file itself")
     if mode not in (0o600, 0o400):
         raise ConfigError(
             f"expected mode 0600 on {path}, found {mode:04o}: others could read this private key; "

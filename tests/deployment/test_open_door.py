@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from fedft.deployment.proxy import FLEET, FLEET_PATHS, nginx_command
-from fedft.errors import ConfigError
-from tests.deployment.open_door import CREDENTIALS, Answer, Door, Route, documented, open_door, routes, walk
-
-try:
-    nginx_command(Path())
-    NGINX = True
-except ConfigError:
-    NGINX = False
-needs_nginx = pytest.mark.skipif(not NGINX, reason="needs nginx: apt-get install nginx")
+from fedft.deployment.proxy import FLEET, FLEET_PATHS
+from tests.deployment.open_door import (
+    CREDENTIALS,
+    Answer,
+    Door,
+    Route,
+    documented,
+    needs_nginx,
+    open_door,
+    routes,
+    walk,
+)
 
 VALID = "a valid one"
 MARK = b"what-nobody-may-keep"
