@@ -20,16 +20,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from fedft.deployment.certificates import Authority, make_request, new_key
 from fedft.deployment.provision import Coordinator
 from fedft.deployment.provision_institution import Institution
 from fedft.deployment.provision_superlink import QUIET, superlink_command
 from fedft.deployment.proxy import nginx_command
+from fedft.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "open-door.md"
 CREDENTIALS = ("none", "another authority's", "a server's", "a revoked one", "a valid one")
 PROTOBUF = {"Content-Type": "application/protobuf", "Accept": "application/protobuf"}
+
+try:
+    nginx_command(Path())
+    NGINX = True
+except ConfigError:
+    NGINX = False
+needs_nginx = pytest.mark.skipif(not NGINX, reason="needs nginx: apt-get install nginx")
 
 
 @dataclass(frozen=True)

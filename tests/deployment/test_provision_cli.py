@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import Result
+from typer.testing import CliRunner
 
 from fedft.cli import app
 from fedft.deployment.provision import Coordinator
@@ -32,7 +33,7 @@ def request(coordinator: Path, name: str) -> str:
     own = Coordinator.open(coordinator).federation.coordinator.fingerprint
     first, second = re.findall(r"^  ([0-9a-f ]{39})$", done.stdout, re.MULTILINE)
     assert first == own
-    return second
+    return str(second)
 
 
 def test_two_institutions_from_nothing_to_a_kit(coordinator: Path) -> None:

@@ -39,7 +39,8 @@ def test_only_the_fleet_paths_are_passed_on_each_spelled_out(text: str) -> None:
         "ssl_verify_client on;", "ssl_verify_depth 1;", "ssl_crl ca.crl;", "ssl_client_certificate ca.crt;",
         "ssl_session_cache off;", "ssl_session_tickets off;", "ssl_protocols TLSv1.2 TLSv1.3;", "server_tokens off;",
         "proxy_ssl_verify on;", "client_max_body_size 1m;", "client_max_body_size 1100m;",
-        "proxy_request_buffering off;", "limit_conn institution 32;", "server 127.0.0.1:8000 max_fails=0;", "client_header_timeout 15s;",
+        "proxy_request_buffering off;", "limit_conn institution 32;", "server 127.0.0.1:8000 max_fails=0;",
+        "client_header_timeout 15s;",
     ],
 )  # fmt: skip
 def test_the_door_is_as_narrow_as_it_says(line: str) -> None:
