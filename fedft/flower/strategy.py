@@ -41,6 +41,9 @@ ROLL_CALL_SECONDS = 60.0
 
 
 Sign = Callable[[str, bytes], bytes]
+CLOCK_SECONDS = 600.0
+"""How far the clocks of coordinator and institutions may be apart: a message lives so much longer than its round."""
+
 """Label, payload -> what travels."""
 Opened = Callable[[str, str, bytes], bytes]
 """Label, institution, what came -> the payload. Raises FedftError unless that institution signed it."""
@@ -144,7 +147,8 @@ class FedftStrategy(Strategy):
     def _messages(self, request: RoundRequest) -> Iterator[Message]:
         content = body_content(self._sign(REQUEST_LABEL, encode_request(request, self._terms)))
         for node in sorted(self._names, key=lambda node: request.plan.cohort.index(self._names[node])):
-            yield Message(content, node, MessageType.TRAIN, group_id=f"round-{request.plan.round}")
+            ttl, group = self._timeout + CLOCK_SECONDS, f"round-{request.plan.round}"
+            yield Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=group)
 
     def _call_roll(self, grid: Grid) -> None:
         """Ask nodes that are new who they are, each with a nonce of its own.
@@ -163,6 +167,7 @@ class FedftStrategy(Strategy):
                     node,
                     MessageType.QUERY,
                     group_id="roll-call",
+                    ttl=ROLL_CALL_SECONDS + CLOCK_SECONDS,
                 )
                 for node, nonce in nonces.items()
             ]
