@@ -46,7 +46,7 @@ DOORS = {
     "tomllib": ("config/",),
     "starlette": ("deployment/agent_http.py",),
     "uvicorn": ("deployment/agent_http.py",),
-    "socket": ("doctor.py", "deployment/agent_socket.py"),
+    "socket": ("doctor.py", "deployment/agent_socket.py", "deployment/rehearse.py"),
 }
 """One vendor, one door: the only files of fedft that may import it."""
 
