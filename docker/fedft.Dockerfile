@@ -1,0 +1,18 @@
+# fedft with torch: the agent, and the coordinator's superexec, where the ServerApp runs. Built by docker-compose.yml.
+FROM python:3.11.15-slim-bookworm AS build
+# More packages, as bitsandbytes for quantised bases: docker compose build --build-arg MORE=bitsandbytes==VERSION agent
+ARG MORE=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+COPY . .
+RUN python -m venv /opt/fedft \
+    && /opt/fedft/bin/python -m pip install pip==26.3 \
+    && /opt/fedft/bin/python -m pip install --constraint constraints.txt . ${MORE} \
+    && mkdir -p /opt/fedft/share/fedft \
+    && cp -r server client /opt/fedft/share/fedft/
+
+FROM python:3.11.15-slim-bookworm
+COPY --from=build /opt/fedft /opt/fedft
+ENV PATH=/opt/fedft/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1
+CMD ["fedft", "version"]
+USER 10020:10020

@@ -1,0 +1,16 @@
+# Flower and httpx, nothing of fedft: the SuperLink, and the SuperNode with the relay. Built by docker-compose.yml.
+FROM python:3.11.15-slim-bookworm AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+COPY constraints.txt .
+RUN python -m venv /opt/flower \
+    && /opt/flower/bin/python -m pip install pip==26.3 \
+    && /opt/flower/bin/python -m pip install --constraint constraints.txt flwr httpx
+
+FROM python:3.11.15-slim-bookworm
+COPY --from=build /opt/flower /opt/flower
+# The SuperLink's database: a new volume takes over who owns the folder.
+RUN install -d -o 10010 -g 10010 -m 0700 /state
+ENV PATH=/opt/flower/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1
+CMD ["flower-supernode", "--version"]
+USER 10021:10020
