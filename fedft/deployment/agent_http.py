@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -62,11 +61,12 @@ def serve(agent: AgentLike, policy: InstitutionPolicy) -> None:
     StorageError
         The log cannot be written.
     """
-    with agent_log(policy.agent.log) as events, bound_socket(policy.agent.socket) as bound, _ending_by_itself():
-        desk = Desk(agent, policy, events)
-        with closing(desk):
-            events.note("started", outcome=__version__)
-            _Server(_config(desk, policy), desk).run(sockets=[bound])
+    with agent_log(policy.agent.log) as events, bound_socket(policy.agent.socket) as bound:
+        with closing(Desk(agent, policy, events)) as desk:
+            server = AgentServer(desk, policy)
+            with _stopped_by_signals(server):
+                events.note("started", outcome=__version__)
+                server.run(sockets=[bound])
         events.note("stopped")
 
 
@@ -193,40 +193,40 @@ def _about(answer: bytes) -> tuple[str | None, int | None, str]:
     return header.run, header.round, "update"
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
-        super().__init__(config)
+class AgentServer(uvicorn.Server):
+    """uvicorn's, which stops the desk too."""
+
+    def __init__(self, desk: Desk, policy: InstitutionPolicy) -> None:
         self._desk = desk
+        super().__init__(
+            uvicorn.Config(
+                desk.app(),
+                http="h11",  # it bounds the size of headers
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",  # a traceback quotes what it was about
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=policy.agent.queue + CONNECTIONS,
+                backlog=CONNECTIONS,
+            )
+        )
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        self._desk.stopping = True
-        super().handle_exit(sig, frame)
+    def stop(self) -> None:
+        """Finish what runs, begin nothing, end."""
+        self._desk.stopping = self.should_exit = True
 
-
-def _config(desk: Desk, policy: InstitutionPolicy) -> uvicorn.Config:
-    return uvicorn.Config(
-        desk.app(),
-        http="h11",  # it bounds the size of headers
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",  # a traceback quotes what it was about
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=policy.agent.queue + CONNECTIONS,
-        backlog=CONNECTIONS,
-    )
+    def handle_exit(self, sig: int, frame: object) -> None:
+        self.stop()
 
 
 @contextmanager
-def _ending_by_itself() -> Iterator[None]:
-    """uvicorn sends itself once more the signal that stopped it; the socket and the ledger are closed after that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+def _stopped_by_signals(server: AgentServer) -> Iterator[None]:
+    """From before uvicorn listens to signals, so that none is lost."""
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from fedft.model.files import digest_of
 from tests.cli.commands import federation_file, fedft
+from tests.tiny import tiny_bert
 
 CANARY = "patient-4711-has-measles"
 COMMANDS = ("init", "plan", "simulate", "evaluate", "predict", "export", "report", "ledger", "doctor", "version")
@@ -140,6 +143,15 @@ def test_doctor_is_a_table_or_json() -> None:
     assert result.exit_code in (0, 1)
     assert "processors" in result.stdout
     assert '"subject": "python"' in fedft("doctor", "--json").stdout
+
+
+def test_doctor_prints_the_digest_that_a_policy_names(tmp_path: Path) -> None:
+    digest = digest_of(tiny_bert(tmp_path))
+    assert fedft("doctor", str(tmp_path)).stdout.strip() == digest
+    assert json.loads(fedft("doctor", str(tmp_path), "--json").stdout) == {"model": str(tmp_path), "sha256": digest}
+    refused = fedft("doctor", str(tmp_path / "none"))
+    assert refused.exit_code != 0
+    assert "expected a model's folder" in refused.stderr
 
 
 def test_doctor_fails_when_something_required_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from fedft.config import InstitutionPolicy, load_policy, parse_policy, policy_template
-from fedft.deployment.agent_http import Desk, _config, _Server, serve
+from fedft.deployment.agent_http import AgentServer, Desk, serve
 from fedft.deployment.agent_log import agent_log
 from fedft.deployment.agent_socket import bound_socket
 
@@ -86,17 +86,17 @@ def served(agent: FakeAgent, policy: InstitutionPolicy) -> Iterator[httpx.Client
     """``agent`` at the policy's socket, in a thread of this process, and a client that speaks to it."""
     with agent_log(policy.agent.log) as events, bound_socket(policy.agent.socket) as bound:
         desk = Desk(agent, policy, events)
-        server = _Server(_config(desk, policy), desk)
+        server = AgentServer(desk, policy)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
             wait_for(lambda: server.started)
             with closing(desk), client_of(policy.agent.socket) as client:
                 yield client
-                desk.stopping = server.should_exit = True
+                server.stop()
         finally:
             agent.may_answer.set()
-            server.should_exit = True
+            server.stop()
             thread.join(30)
     assert not thread.is_alive()
 
