@@ -119,6 +119,7 @@ def make_coordinator(
         evaluate_every=config.evaluation.every,
         patience=config.evaluation.patience,
         terms_digest=terms_digest(terms),
+        encoding=config.aggregation.encoding,
     )
     return Coordinator(
         run_terms,

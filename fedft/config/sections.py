@@ -181,6 +181,9 @@ class Aggregation(Section):
     server_optimizer: Literal["plain", "momentum", "adam"] = "plain"
     server_learning_rate: Positive = 1.0
     server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    encoding: Literal["float32", "mxint8"] = Field(
+        default="float32", description="how adapters and updates travel; mxint8: 8 bits a value, after the noise"
+    )
     max_update_norm: Positive = Field(default=1e3, description="a larger update is refused")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedft.rounds.progress import Observer
+from fedft.strict_json import dumps
 
 FILE = "events.jsonl"
 
@@ -46,7 +47,7 @@ class EventWriter(Observer):
 
     def _write(self, event: str, *values: Any) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([event, *values]) + "\n")
+            file.write(dumps([event, *values]) + "\n")
 
 
 def follow(

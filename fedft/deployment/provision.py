@@ -21,10 +21,7 @@ Guarantees:
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,16 +37,24 @@ from fedft.deployment.certificates import (
     require_issuer,
 )
 from fedft.deployment.provision_federation import Federation, require_port
+from fedft.deployment.provision_files import alone, replace_file
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, write_kit
 from fedft.deployment.provision_request import JoinRequest, read_join_request
-from fedft.deployment.provision_superlink import FLOWER_HOME, flower_configuration, register_node, unregister_node
+from fedft.deployment.provision_superlink import (
+    FLOWER_HOME,
+    SUPEREXEC_FILE,
+    flower_configuration,
+    register_node,
+    unregister_node,
+)
 from fedft.deployment.proxy import CONFIGURATION, MAX_OBJECT_MIB, proxy_configuration, reload_nginx
 from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey
 from fedft.identity.roster import Member, Roster, require_name
-from fedft.identity.secret_files import require_secret
-from fedft.model.checkpoint import storage_errors, whole_folder
+from fedft.identity.secret_files import require_secret, write_secret
+from fedft.model.checkpoint import whole_folder
+from fedft.randomness import secure_bytes
 
 COORDINATOR_LABEL = "fedft/v1/coordinator"
 LOOPBACK = ("localhost", "127.0.0.1")
@@ -102,6 +107,7 @@ class Coordinator:
             for part in ("proxy", "superlink", FLOWER_HOME, "members", "revoked"):
                 (target / part).mkdir()
             made._write_servers()
+            write_secret(target / "superlink" / SUPEREXEC_FILE, secure_bytes(32))
             address = f"127.0.0.1:{superlink_port}"
             flower = flower_configuration(name, address, (folder / "ca.crt").resolve())
             (target / FLOWER_HOME / "config.toml").write_text(flower, encoding="utf-8")
@@ -176,7 +182,7 @@ class Coordinator:
             It is a member already, or with ``replacing`` is none or its old key did not sign; a key was revoked, or is
             another member's.
         """
-        with self._alone():
+        with alone(self.folder):
             roster, member = self.roster, request.member
             old = next((one for one in roster.members if one.name == member.name), None)
             self._require_admissible(request, known=old is not None, replacing=replacing)
@@ -202,7 +208,7 @@ class Coordinator:
 
     def revoke(self, name: str) -> Roster:
         """Take an institution off the roster and revoke its certificate. IdentityError if it is no member."""
-        with self._alone():
+        with alone(self.folder):
             roster = self.roster
             roster.member(name)
             self._set_aside(name, roster.version)
@@ -213,7 +219,7 @@ class Coordinator:
 
     def renew(self) -> None:
         """New certificates for the proxy and the SuperLink, from their keys, and nginx's configuration anew."""
-        with self._alone():
+        with alone(self.folder):
             self._write_servers()
             self._write_revocations()
 
@@ -258,7 +264,7 @@ class Coordinator:
         host:port. Raises FederationError if the SuperLink does not do it.
         """
         connection, added = superlink or self.federation.name, []
-        with self._alone():
+        with alone(self.folder):
             for gone in sorted((self.folder / "revoked").glob("*/node-id")):
                 unregister_node(self.folder, connection, gone.read_text(encoding="ascii").strip())
                 gone.unlink()
@@ -310,7 +316,7 @@ class Coordinator:
 
     def _write_revocations(self) -> None:
         revoked = [read_certificate(file) for file in (self.folder / "revoked").glob("*/client.crt")]
-        _replace(self.folder / "proxy" / "ca.crl", self.authority.revocations(revoked))
+        replace_file(self.folder / "proxy" / "ca.crl", self.authority.revocations(revoked))
 
     def _write_servers(self) -> None:
         authority, certificate = self.authority, (self.folder / "ca.crt").read_bytes()
@@ -318,32 +324,12 @@ class Coordinator:
             place = self.folder / part
             key_file = place / "server.key"
             key = load_key(key_file) if key_file.exists() else new_key(key_file)
-            _replace(place / "server.crt", authority.server(f"fedft {part}", hosts, key, days=CERTIFICATE_DAYS))
-            _replace(place / "ca.crt", certificate)
+            replace_file(place / "server.crt", authority.server(f"fedft {part}", hosts, key, days=CERTIFICATE_DAYS))
+            replace_file(place / "ca.crt", certificate)
         configuration = proxy_configuration(
             listen=self.listen,
             port=self.federation.port,
             superlink_port=self.superlink_port,
             max_object_mib=self.max_object_mib,
         )
-        _replace(self.folder / "proxy" / CONFIGURATION, configuration.encode())
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One change at a time."""
-        with storage_errors(self.folder), (self.folder / "coordinator.json").open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"expected to change {self.folder} alone, found another fedft provision at work on it: wait for it"
-                ) from None
-            yield
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """The old content or the new, nothing between."""
-    beside = path.with_name(f".{path.name}.partial")
-    with storage_errors(path):
-        beside.write_bytes(content)
-        beside.replace(path)
+        replace_file(self.folder / "proxy" / CONFIGURATION, configuration.encode())

@@ -19,6 +19,7 @@ from pathlib import Path
 from fedft.errors import FederationError
 
 FLOWER_HOME = "flower"
+SUPEREXEC_FILE = "superexec.secret"
 TIMEOUT_S = 60
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 """What Flower's programs run with: nothing is told to others."""
@@ -53,7 +54,18 @@ def superlink_command(folder: Path, *, port: int) -> list[str]:
         *("--ssl-ca-certfile", f"{place}/ca.crt"),
         *("--ssl-certfile", f"{place}/server.crt", "--ssl-keyfile", f"{place}/server.key"),
         *("--enable-supernode-auth", "--database", f"{place}/state.db"),
-        *("--isolation", "process", "--disable-runtime-dependency-installation"),
+        *("--isolation", "process", "--superexec-auth-secret-file", f"{place}/{SUPEREXEC_FILE}"),
+        "--disable-runtime-dependency-installation",
+    ]
+
+
+def superexec_command(folder: Path, *, port: int) -> list[str]:
+    """How the coordinator's SuperExec, which starts the ServerApp, is started: it alone knows the secret."""
+    place = folder.resolve() / "superlink"
+    return [
+        flower_program("flower-superexec"),
+        *("--runtime-api-address", f"127.0.0.1:{port}", "--root-certificates", f"{place}/ca.crt"),
+        *("--superexec-auth-secret-file", f"{place}/{SUPEREXEC_FILE}"),
     ]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import socket
 import ssl
@@ -30,7 +29,7 @@ from fedft.deployment.processes import Programs
 from fedft.deployment.provision import Coordinator
 from fedft.deployment.provision_institution import Institution
 from fedft.deployment.provision_kit import supernode_command
-from fedft.deployment.provision_superlink import QUIET, flower_program
+from fedft.deployment.provision_superlink import QUIET, flower_program, superexec_command, superlink_command
 from fedft.deployment.proxy import nginx_command
 from fedft.errors import ConfigError, StorageError
 from fedft.rounds.progress import Observer
@@ -77,35 +76,18 @@ class Rehearsal:
         home, port = self.coordinator.folder, self.coordinator.superlink_port
         self.programs.start(
             "superlink",
-            [
-                flower_program("flower-superlink"),
-                "--ssl-ca-certfile", str(home / "ca.crt"),
-                "--ssl-certfile", str(home / "superlink" / "server.crt"),
-                "--ssl-keyfile", str(home / "superlink" / "server.key"),
-                "--enable-supernode-auth",
-                "--database", str(home / "superlink" / "state.db"),
-                "--isolation", "process",
-                "--superexec-auth-secret-file", str(home / "superlink" / "superexec.secret"),
-                "--disable-runtime-dependency-installation",
-                "--host", "127.0.0.1",
-                "--port", str(port),
-            ],
+            superlink_command(home, port=port),
             env=FLOWER,
             ready=lambda: _answers(port, home / "ca.crt"),
-        )  # fmt: skip
+        )
 
     def start_superexec(self) -> None:
         home = self.coordinator.folder
         self.programs.start(
             "superexec",
-            [
-                flower_program("flower-superexec"),
-                "--runtime-api-address", f"127.0.0.1:{self.coordinator.superlink_port}",
-                "--root-certificates", str(home / "ca.crt"),
-                "--superexec-auth-secret-file", str(home / "superlink" / "superexec.secret"),
-            ],
+            superexec_command(home, port=self.coordinator.superlink_port),
             env={**FLOWER, "FLWR_HOME": str(home / "superexec")},
-        )  # fmt: skip
+        )
 
     def start_agent(self, name: str) -> None:
         home = self.homes[name]
@@ -147,7 +129,7 @@ class Rehearsal:
 
 @contextmanager
 def rehearsal(config: FederationConfig, folder: Path) -> Iterator[Rehearsal]:
-    """Everything provisioned and running, and a run prepared; stopped on leaving.
+    """Everything provisioned and running, and a run prepared; stopped on leaving. What ends meanwhile is started again.
 
     Raises
     ------
@@ -177,7 +159,8 @@ def rehearsal(config: FederationConfig, folder: Path) -> Iterator[Rehearsal]:
             made.start_relay(name)
         programs.wait()
         coordinate.begin(config, made.run, coordinator)
-        yield made
+        with programs.supervised():
+            yield made
 
 
 def rehearse(config: FederationConfig, folder: Path, observer: Observer) -> dict[str, Any]:
@@ -203,8 +186,6 @@ def provision(config: FederationConfig, folder: Path) -> tuple[Coordinator, dict
         listen="127.0.0.1",
         superlink_port=free_port(),
     )
-    (coordinator.folder / "superlink" / "superexec.secret").write_bytes(secrets.token_bytes(32))
-    (coordinator.folder / "superlink" / "superexec.secret").chmod(0o600)
     separate = _may_choose_users()
     homes: dict[str, Home] = {}
     for number, (name, (section, rows)) in enumerate(shares.items()):

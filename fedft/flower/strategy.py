@@ -29,6 +29,7 @@ from fedft.rounds.messages import (
 from fedft.rounds.plan import RoundRequest
 from fedft.update.envelope import largest_envelope
 from fedft.update.release import Refusal
+from fedft.update.wire import body_size
 
 log = getLogger(__name__)
 
@@ -40,10 +41,10 @@ ROLL_CALL_SECONDS = 60.0
 """How long a roll call waits for a node's name, and the first one for the whole cohort before a quorum is enough."""
 
 
-Sign = Callable[[str, bytes], bytes]
 CLOCK_SECONDS = 600.0
 """How far the clocks of coordinator and institutions may be apart: a message lives so much longer than its round."""
 
+Sign = Callable[[str, bytes], bytes]
 """Label, payload -> what travels."""
 Opened = Callable[[str, str, bytes], bytes]
 """Label, institution, what came -> the payload. Raises FedftError unless that institution signed it."""
@@ -126,7 +127,7 @@ class FedftStrategy(Strategy):
             if name not in heard:
                 opened.missing(name)
         asked = sum(name in opened.plan.cohort for name in self._names.values())
-        down = 4 * self._coordinator.layout.size * asked
+        down = body_size("adapter", self._coordinator.layout.size, opened.plan.encoding) * asked
         self._coordinator.close(opened, bytes_down=down, **self._measured())
         self._opened = None
         return None, None
@@ -166,8 +167,8 @@ class FedftStrategy(Strategy):
                     body_content(self._sign(ROLL_CALL_LABEL, encode_question(nonce))),
                     node,
                     MessageType.QUERY,
-                    group_id="roll-call",
                     ttl=ROLL_CALL_SECONDS + CLOCK_SECONDS,
+                    group_id="roll-call",
                 )
                 for node, nonce in nonces.items()
             ]

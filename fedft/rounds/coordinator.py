@@ -28,6 +28,7 @@ from fedft.rounds.run_folder import RunFolder
 from fedft.types import AdapterVector, Digest
 from fedft.update.release import Refusal
 from fedft.update.screening import l2_norm, screen
+from fedft.update.wire import Encoding, as_sent
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class FederationTerms:
     """What a run is, for its coordinator. ``weights``: public constants by institution.
 
     local_steps: logical steps of a round. patience: evaluations of the last task without a better one, None: no end.
-    terms_digest: of the terms that institutions are told with each plan (rounds/plan.py).
+    terms_digest: of the terms that institutions are told with each plan (rounds/plan.py). encoding: how adapters and
+    updates travel; the coordinator's own adapter keeps float32, and what is lost on the way does not add up.
     """
 
     run: str
@@ -56,6 +58,7 @@ class FederationTerms:
     evaluate_every: int = 1
     patience: int | None = None
     terms_digest: Digest = NO_TERMS
+    encoding: Encoding = "float32"
 
 
 @dataclass
@@ -115,6 +118,7 @@ class Coordinator:
     def request(self) -> RoundRequest:
         """What the whole cohort is asked in the next round."""
         terms, number = self.terms, self.next_round
+        adapter = as_sent(self.state.adapter, terms.encoding)
         task, index = task_of_round(number, terms.tasks, terms.rounds_per_task)
         plan = RoundPlan(
             run=terms.run,
@@ -124,14 +128,15 @@ class Coordinator:
             task_index=index,
             cohort=terms.cohort,
             layout_digest=self.layout.digest,
-            adapter_digest=vector_digest(self.state.adapter),
+            adapter_digest=vector_digest(adapter),
             roles=self.aggregation.trains,
             local_steps=terms.local_steps,
             first_step=(number - 1) * terms.local_steps,
             total_steps=terms.rounds * terms.local_steps,
             terms_digest=terms.terms_digest,
+            encoding=terms.encoding,
         )
-        return RoundRequest(plan, self.state.adapter)
+        return RoundRequest(plan, adapter)
 
     def open_round(self, request: RoundRequest) -> OpenRound:
         self.observer.round_started(request.plan.round, self.terms.rounds, request.plan.cohort)
@@ -291,6 +296,7 @@ class OpenRound:
                 round=plan.round,
                 plan_digest=plan.digest,
                 layout=self._layout,
+                encoding=plan.encoding,
                 max_norm=terms.max_update_norm,
                 cohort=plan.cohort,
                 seen=self.accepted,

@@ -221,6 +221,8 @@ class Institution:
             layout_digest=self.model.layout.only(plan.roles).digest,
             intent=intent,
             recorder=self.ledger,
+            encoding=plan.encoding,
+            uniform=self._rounding(plan),
         )
 
     def _local_plan(self, plan: RoundPlan, data: EncodedDataSet) -> LocalPlan:
@@ -258,6 +260,14 @@ class Institution:
         rng = reproducible_rng(self.seed, "local-training", self.name, plan.round)
         torch.manual_seed(int(rng.integers(1 << 62)))
         return rng.random
+
+    def _rounding(self, plan: RoundPlan) -> Uniform | None:
+        """Draws for rounding an update that is not sent as float32, as ``_coin_flips``; they follow the noise."""
+        if plan.encoding == "float32":
+            return None
+        if self.guarantee is not None:
+            return SecureStream().uniform
+        return reproducible_rng(self.seed, "rounding", self.name, plan.round).random
 
     def _task_data(self, plan: RoundPlan) -> EncodedDataSet:
         if plan.task not in self.data:

@@ -29,8 +29,9 @@ from fedft.randomness import secure_bytes
 from fedft.rounds.plan import RoundPlan, RoundRequest, terms_digest
 from fedft.types import AdapterVector
 from fedft.update.envelope import MAGIC as UPDATE_MAGIC
-from fedft.update.envelope import require_identity, tensor_head
+from fedft.update.envelope import require_identity
 from fedft.update.release import REASONS, Refusal
+from fedft.update.wire import BLOCK, Encoding, read_body, write_body
 
 REQUEST_LABEL = "fedft/v1/request"
 ANSWER_LABEL = "fedft/v1/answer"
@@ -47,7 +48,7 @@ MAX_SMALL = 4096
 
 _START = len(REQUEST_MAGIC) + 4
 _TENSOR = "adapter"
-_LONGEST_TENSOR_HEAD = 160
+_LONGEST_TENSOR_HEAD = 256
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAME_VERSION = "use the same version of fedft on both sides"
 
@@ -55,8 +56,7 @@ _SAME_VERSION = "use the same version of fedft on both sides"
 def encode_request(request: RoundRequest, terms: str) -> bytes:
     """What an institution is asked. Raises ConfigError when the plan's terms_digest is not that of ``terms``."""
     _require_terms(request.plan, terms)
-    values = np.ascontiguousarray(request.adapter, dtype="<f4")
-    body = tensor_head(_TENSOR, values.size) + values.tobytes()
+    body = write_body(_TENSOR, request.adapter, request.plan.encoding)
     fields = {
         "label": REQUEST_LABEL,
         "plan": request.plan.as_json(),
@@ -81,7 +81,7 @@ def decode_request(data: bytes) -> tuple[RoundRequest, str]:
     fields, start = _request_header(data)
     plan, terms = RoundPlan.from_json(fields["plan"]), fields["terms"]
     _require_terms(plan, terms)
-    return RoundRequest(plan, _adapter(memoryview(data)[start:], fields["sha256"])), terms
+    return RoundRequest(plan, _adapter(memoryview(data)[start:], fields["sha256"], plan.encoding)), terms
 
 
 def decode_terms(text: str) -> dict[str, Any]:
@@ -181,30 +181,26 @@ def _request_header(data: bytes) -> tuple[dict[str, str], int]:
     return fields, _START + length
 
 
-def _adapter(body: memoryview, sha256: str) -> AdapterVector:
+def _adapter(body: memoryview, sha256: str, encoding: Encoding) -> AdapterVector:
     """float32, shape (d,), a copy of its own. d follows from the length of the body, never from what it claims."""
-    head = _tensor_head(body)
     if hashlib.sha256(body).hexdigest() != sha256:
         raise ConfigError("expected the body that the header's SHA-256 names, found another: send the request again")
-    adapter = np.frombuffer(body[len(head) :], dtype="<f4").astype(np.float32)
+    try:
+        adapter = read_body(body, _TENSOR, _size(body, encoding), encoding)
+    except UpdateError as error:
+        raise ConfigError(str(error)) from None
     if not np.isfinite(adapter).all():
         raise ConfigError("expected a finite adapter to start from, found NaN or infinity: send another")
     return adapter
 
 
-def _tensor_head(body: memoryview) -> bytes:
-    """The only head that a body of this length may have."""
-    if len(body) >= 8:
-        length = 8 + int.from_bytes(body[:8], "little")
-        values, rest = divmod(len(body) - length, 4)
-        if length <= min(len(body), _LONGEST_TENSOR_HEAD) and rest == 0:
-            head = tensor_head(_TENSOR, values)
-            if body[: len(head)] == head:
-                return head
-    raise ConfigError(
-        f'expected one float32 tensor "{_TENSOR}" as long as the body, found another safetensors head: '
-        "write requests as docs/SPEC.md says"
-    )
+def _size(body: memoryview, encoding: Encoding) -> int:
+    """The only number of values for which a body may be this long; 0 where there is none."""
+    head = 8 + int.from_bytes(body[:8], "little") if len(body) >= 8 else 0
+    values = len(body) - head
+    if not 8 < head <= _LONGEST_TENSOR_HEAD or values < 0:
+        return 0
+    return values // 4 if encoding == "float32" else values * BLOCK // (BLOCK + 1)
 
 
 def _require_terms(plan: RoundPlan, terms: str) -> None:

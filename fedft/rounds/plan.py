@@ -13,6 +13,7 @@ import numpy as np
 from fedft.errors import ConfigError, StaleUpdate, UpdateError
 from fedft.types import ALL_ROLES, AdapterVector, Digest, Role
 from fedft.update.envelope import MAX_ROUND, require_identity
+from fedft.update.wire import ENCODINGS, Encoding
 
 PLAN_LABEL = "fedft/v1/round-plan"
 DEFAULT_TASK = "default"
@@ -34,8 +35,9 @@ class RoundPlan:
 
     task_index counts the federation's tasks from 0. adapter_digest is that of the adapter sent along, roles what is
     trained and sent back. first_step is the global number, from 0, of the round's first local step out of total_steps:
-    it drives the learning-rate schedule. terms_digest is that of the text of the terms sent along (rounds/messages.py).
-    Nothing here depends on time, so that a resumed run asks for the same plan.
+    it drives the learning-rate schedule. encoding: how adapter and update travel. terms_digest is that of the text of
+    the terms sent along (rounds/messages.py). Nothing here depends on time, so that a resumed run asks for the same
+    plan.
     """
 
     run: str
@@ -51,6 +53,7 @@ class RoundPlan:
     first_step: int
     total_steps: int
     terms_digest: Digest = NO_TERMS
+    encoding: Encoding = "float32"
 
     def as_json(self) -> str:
         """Canonical: sorted keys, no spaces."""
@@ -112,6 +115,8 @@ def _in_range(plan: RoundPlan) -> bool:
         plan.first_step >= 0 and plan.local_steps >= 1 and plan.first_step + plan.local_steps <= plan.total_steps
     )
     roles_known = bool(plan.roles) and set(plan.roles) <= set(ALL_ROLES)
+    if plan.encoding not in ENCODINGS:
+        return False
     return 1 <= plan.round <= plan.rounds <= MAX_ROUND and plan.task_index >= 0 and steps_fit and roles_known
 
 

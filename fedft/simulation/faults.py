@@ -42,4 +42,5 @@ class FaultyInstitution:
             plan_digest=plan.digest,
             layout_digest=part.digest,
             delta=np.full(part.size, np.nan, dtype=np.float32),
+            encoding=plan.encoding,
         )

@@ -10,6 +10,7 @@ from fedft.assembly.planning import InstitutionPlan, institution_plan
 from fedft.config import FederationConfig
 from fedft.simulation.setup import Setup
 from fedft.update.envelope import largest_envelope
+from fedft.update.wire import body_size
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def plan_from(setup: Setup) -> FederationPlan:
         parameters_base=setup.model.base_parameters,
         parameters_adapter=layout.size,
         parameters_trained=trained.size,
-        bytes_up_per_update=largest_envelope(trained.size),
-        bytes_down_per_institution=4 * layout.size,
+        bytes_up_per_update=largest_envelope(trained.size, config.aggregation.encoding),
+        bytes_down_per_institution=body_size("adapter", layout.size, config.aggregation.encoding),
         institutions={name: institution_plan(config, setup.institution(name)) for name in setup.institution_names},
     )

@@ -23,6 +23,15 @@ import numpy as np
 
 from fedft.errors import UpdateError
 from fedft.types import AdapterVector, Digest, InstitutionId
+from fedft.update.wire import (
+    ENCODINGS,
+    Encoding,
+    Uniform,
+    body_size,
+    read_body,
+    require_form,
+    write_body,
+)
 
 UPDATE_LABEL = "fedft/v1/update"
 MAGIC = b"FEDFTUPD"
@@ -43,13 +52,14 @@ _KEYS = frozenset({"label", "round", "dtype", *_PATTERNS})
 
 @dataclass(frozen=True)
 class Header:
-    """Which update this is. layout_digest is that of the trained part; sha256 that of the body."""
+    """Which update this is. layout_digest: of the trained part; dtype: how its values travel; sha256: of the body."""
 
     run: str
     round: int
     institution: InstitutionId
     plan_digest: Digest
     layout_digest: Digest
+    dtype: Encoding
     sha256: Digest = field(repr=False)
 
 
@@ -66,15 +76,25 @@ class Envelope:
 
 
 def seal(
-    *, run: str, round: int, institution: str, plan_digest: str, layout_digest: str, delta: AdapterVector
+    *,
+    run: str,
+    round: int,
+    institution: str,
+    plan_digest: str,
+    layout_digest: str,
+    delta: AdapterVector,
+    encoding: Encoding = "float32",
+    uniform: Uniform | None = None,
 ) -> bytes:
     """The one byte string for these fields. Raises UpdateError for a field outside the specification.
+
+    encoding, uniform: how the values travel and are rounded (update/wire.py).
 
     Takes any float32 vector, NaN included: what may leave is decided in release.py.
     """
     if delta.dtype != np.float32 or delta.ndim != 1:
         raise UpdateError(f"expected a float32 vector, found {delta.dtype} of shape {delta.shape}: flatten it first")
-    body = tensor_head(_TENSOR, delta.size) + np.ascontiguousarray(delta, dtype="<f4").tobytes()
+    body = write_body(_TENSOR, delta, encoding, uniform)
     header = {
         "label": UPDATE_LABEL,
         "run": run,
@@ -82,7 +102,7 @@ def seal(
         "institution": institution,
         "plan_digest": plan_digest,
         "layout_digest": layout_digest,
-        "dtype": "float32",
+        "dtype": encoding,
         "sha256": hashlib.sha256(body).hexdigest(),
     }
     _require_fields(header)
@@ -108,36 +128,18 @@ def open_envelope(data: bytes, *, expected_size: int) -> Envelope:
         For any byte string that seal does not produce for d values.
     """
     header, start = _split(data)
-    head = tensor_head(_TENSOR, expected_size)
-    expected = len(head) + 4 * expected_size
-    if len(data) - start != expected:
-        raise UpdateError(
-            f"expected a body of {expected} bytes for {expected_size} values, found {len(data) - start}: "
-            "the update was cut short, or made for another adapter; send it again"
-        )
     body = memoryview(data)[start:]
-    if body[: len(head)] != head:
-        raise UpdateError(
-            f'expected one float32 tensor "delta" of {expected_size} values, found another safetensors header: '
-            "write updates as docs/SPEC.md says"
-        )
+    require_form(body, _TENSOR, expected_size, header.dtype)
     if hashlib.sha256(body).hexdigest() != header.sha256:
         raise UpdateError("expected the body that the header's SHA-256 names, found another: send the update again")
-    delta = np.frombuffer(body[len(head) :], dtype="<f4").astype(np.float32)  # a copy: aligned, and data can go
-    known = {item.name: getattr(header, item.name) for item in fields(Header) if item.name != "sha256"}
+    delta = read_body(body, _TENSOR, expected_size, header.dtype)
+    known = {item.name: getattr(header, item.name) for item in fields(Header) if item.name not in ("dtype", "sha256")}
     return Envelope(**known, delta=delta)
 
 
-def largest_envelope(size: int) -> int:
+def largest_envelope(size: int, encoding: Encoding = "float32") -> int:
     """No valid envelope of ``size`` values has more bytes: for plans, and for a transport's limit."""
-    return _START + MAX_HEADER_BYTES + len(tensor_head(_TENSOR, size)) + 4 * size
-
-
-def tensor_head(name: str, size: int) -> bytes:
-    """What safetensors writes before one float32 vector: length (8, little-endian), JSON padded to 8 bytes."""
-    text = f'{{"{name}":{{"dtype":"F32","shape":[{size}],"data_offsets":[0,{4 * size}]}}}}'.encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    return _START + MAX_HEADER_BYTES + body_size(_TENSOR, size, encoding)
 
 
 def require_identity(*, run: object, round: object, institution: object) -> None:
@@ -181,8 +183,8 @@ def _require_fields(raw: dict[str, Any]) -> None:
         raise UpdateError(f'expected label "{UPDATE_LABEL}", found another or none: use the same version of fedft')
     if raw.keys() != _KEYS:
         raise UpdateError(f"expected exactly the header fields {sorted(_KEYS)}, found others: docs/SPEC.md lists them")
-    if raw["dtype"] != "float32":
-        raise UpdateError('expected dtype "float32", found another: adapters travel in float32')
+    if raw["dtype"] not in ENCODINGS:
+        raise UpdateError(f"expected dtype {' or '.join(ENCODINGS)}, found another: use the same version of fedft")
     require_identity(run=raw["run"], round=raw["round"], institution=raw["institution"])
     for name in ("plan_digest", "layout_digest", "sha256"):
         _require_matches(name, raw[name])

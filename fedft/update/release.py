@@ -19,6 +19,7 @@ from fedft import errors
 from fedft.errors import LedgerCorrupt, LedgerError, NonFiniteUpdate, UpdateError
 from fedft.types import AdapterVector
 from fedft.update.envelope import open_header, require_identity, seal
+from fedft.update.wire import Encoding, Uniform
 
 UPDATE_PURPOSE = "update"
 
@@ -69,6 +70,8 @@ def release_update(
     layout_digest: str,
     intent: AnyIntent,
     recorder: Recorder[AnyIntent],
+    encoding: Encoding = "float32",
+    uniform: Uniform | None = None,
 ) -> bytes:
     """Check, seal, record, and return the stored bytes: what may be sent.
 
@@ -77,6 +80,7 @@ def release_update(
     delta : float32, shape (d,), in the order of the trained part's layout
     layout_digest : digest of the trained part's layout
     intent : the ledger's intent for this run, round and purpose "update"
+    encoding, uniform : how the values travel, and draws for rounding them without bias; it follows the noise
 
     Raises
     ------
@@ -102,6 +106,8 @@ def release_update(
         plan_digest=plan_digest,
         layout_digest=layout_digest,
         delta=delta,
+        encoding=encoding,
+        uniform=uniform,
     )
     stored = recorder.record_release(intent, payload)
     _require_same_round(stored, payload)

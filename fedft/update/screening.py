@@ -15,6 +15,7 @@ from fedft.errors import LayoutMismatch, NonFiniteUpdate, StaleUpdate, UpdateErr
 from fedft.model.vector import AdapterLayout
 from fedft.types import AdapterVector
 from fedft.update.envelope import Envelope, Header, open_envelope, open_header
+from fedft.update.wire import Encoding
 
 
 def screen(
@@ -24,6 +25,7 @@ def screen(
     round: int,
     plan_digest: str,
     layout: AdapterLayout,
+    encoding: Encoding = "float32",
     max_norm: float,
     cohort: Collection[str],
     seen: Collection[str],
@@ -34,6 +36,7 @@ def screen(
     Parameters
     ----------
     layout : of the trained part, ``plan layout.only(roles)``
+    encoding : how the plan asks for the values
     max_norm : largest L2 norm accepted
     seen : institutions whose update of this round was accepted already
     sender : who the transport says sent the bytes; must be the institution the header names
@@ -57,6 +60,8 @@ def screen(
             f"expected an update of layout {layout.digest[:12]}, found {header.layout_digest[:12]}: "
             f"{header.institution} has another base model or adapter configuration; compare [model] and [adapter]"
         )
+    if header.dtype != encoding:
+        raise UpdateError(f"expected values as {encoding}, found {header.dtype}: answer the plan as it asks")
     envelope = open_envelope(envelope_bytes, expected_size=layout.size)
     _require_norm(envelope.delta, max_norm)
     return envelope

@@ -129,7 +129,7 @@ def test_only_the_coordinators_own_words_are_read(private: Deployed, tmp_path: P
     [
         "privacy.epsilon=9",
         "privacy.clip_norm=5",
-        "federation.rounds=3",
+        "training.local_steps=3",
         "adapter.method=head",
         "aggregation.method=fedavg",
         "continual.method=ewc",

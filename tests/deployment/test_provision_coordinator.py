@@ -274,7 +274,7 @@ class TestRequests:
             ({"note": "hello"}, "other fields"),
             ({"name": 7}, "other fields"),
         ],
-        ids=str,
+        ids=[str(number) for number in range(10)],
     )
     def test_every_part_fits_the_others(self, made: Made, change: dict[str, Any], message: str) -> None:
         institution = made.institution("north")

@@ -83,7 +83,7 @@ def test_a_machine_without_nginx_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp
         nginx_command(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "none", "999999999", str(os.getpid())])
+@pytest.mark.parametrize("content", ["", "none", "999999999", str(os.getpid())], ids=["empty", "text", "large", "own"])
 def test_a_pid_file_left_behind_reaches_nobody(tmp_path: Path, content: str) -> None:
     (tmp_path / "nginx.pid").write_text(content)
     assert not reload_nginx(tmp_path)

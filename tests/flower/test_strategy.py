@@ -27,6 +27,7 @@ from fedft.rounds.messages import (
 )
 from fedft.rounds.plan import RoundRequest
 from fedft.update.release import Refusal
+from fedft.update.wire import body_size
 from tests.rounds import small
 from tests.rounds.small import COHORT, LAYOUT, refusal_of, update_of
 
@@ -66,7 +67,8 @@ def test_over_messages_a_run_ends_with_the_bits_it_has_without_them(tmp_path: Pa
     records = play(over, LocalGrid(app_of(), 3), measured=lambda: {"seconds_training": 7.0})
     assert over.state.adapter.tobytes() == direct.state.adapter.tobytes()
     assert [record["updates"] for record in records] == [list(COHORT)] * 4
-    assert {(record["bytes_down"], record["seconds_training"]) for record in records} == {(3 * 4 * LAYOUT.size, 7.0)}
+    down = 3 * body_size("adapter", LAYOUT.size, "float32")
+    assert {(record["bytes_down"], record["seconds_training"]) for record in records} == {(down, 7.0)}
     assert [record["bytes_up"] for record in records] == [record["bytes_up"] for record in direct.state.records]
 
 
@@ -168,7 +170,7 @@ def test_a_stranger_and_a_second_of_a_name_are_not_asked(tmp_path: Path) -> None
     app = make_client_app(lambda context: names[partition_of(context)], noting)
     records = play(small.coordinator(tmp_path, rounds=2), LocalGrid(app, 5))
     assert asked == [*COHORT, *COHORT]
-    assert records[0]["bytes_down"] == 3 * 4 * LAYOUT.size
+    assert records[0]["bytes_down"] == 3 * body_size("adapter", LAYOUT.size, "float32")
 
 
 @pytest.mark.usefixtures("brief")

@@ -1,15 +1,10 @@
-"""A federation played in a process of its own, which dies by SIGKILL: where it is told to, or when its parent likes.
-
-Processes come from a fork server that has imported fedft and run nothing of it, so that each starts in no time.
-"""
+"""A federation played in a process of its own, which dies by SIGKILL: where it is told to, or when its parent likes."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +21,7 @@ from fedft.flower.local_grid import LocalGrid
 from fedft.ledger.store import Ledger
 from fedft.rounds.coordinator import Coordinator, OpenRound
 from fedft.rounds.run_folder import RunFolder
-
-KILLED = -signal.SIGKILL
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["fedft.simulation.run"])
+from tests.dying import die, dying, processes
 
 
 def play_in_child(
@@ -46,7 +37,7 @@ def play_in_child(
     ``noise``: what calibration comes to, known already.
     """
     arguments = (json.dumps(config.model_dump(mode="json")), str(run), noise, point)
-    process = _processes.Process(target=_play, args=arguments)
+    process = processes.Process(target=_play, args=arguments)
     process.start()
     if after_s is not None:
         time.sleep(after_s)
@@ -69,34 +60,6 @@ def _play(config_json: str, run: str, noise: float | None, point: str | None) ->
         POINTS[point]()
     begun = (Path(run) / "config.json").exists()
     fedft.simulation.run.play(config, folder=Path(run), resume=begun)
-
-
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dying(
-    owner: Any, name: str, *, after: bool = False, nth: int = 1, only: Callable[..., bool] = lambda *_, **__: True
-) -> Callable[[], None]:
-    """Die before or after the nth call of ``owner.name`` whose arguments ``only`` accepts."""
-
-    def install() -> None:
-        original, calls = getattr(owner, name), 0
-
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            counts = only(*args, **kwargs)
-            calls += counts
-            if counts and calls == nth and not after:
-                die()
-            result = original(*args, **kwargs)
-            if counts and calls == nth:
-                die()
-            return result
-
-        setattr(owner, name, wrapped)
-
-    return install
 
 
 def half_a_line() -> None:

@@ -221,3 +221,20 @@ def test_a_corrupt_round_sends_nan_and_a_refusal_stays_a_refusal(tmp_path: Path)
         assert stored is not None
         assert np.isfinite(open_envelope(stored, expected_size=size).delta).all()
         assert isinstance(corrupt.answer(request_of(setup, 2, task="surgery")), Refusal)
+
+
+def test_in_8_bits_a_run_sends_a_quarter_and_learns_as_well(tmp_path: Path) -> None:
+    """Also resumed bit for bit: what was sent is a function of the state."""
+    runs = {}
+    for encoding in ("float32", "mxint8"):
+        config = federation(tmp_path / "data", *OFF, f"aggregation.encoding={encoding}", "federation.rounds=4")
+        runs[encoding] = play(config, folder=tmp_path / encoding)
+    assert runs["mxint8"]["bytes_up"] < 0.6 * runs["float32"]["bytes_up"]
+    assert runs["mxint8"]["bytes_down"] < 0.4 * runs["float32"]["bytes_down"]
+    assert runs["mxint8"]["final"]["loss"] == pytest.approx(runs["float32"]["final"]["loss"], abs=0.02)
+    again = play(
+        federation(tmp_path / "data", *OFF, "aggregation.encoding=mxint8", "federation.rounds=4"),
+        folder=tmp_path / "again",
+    )
+    assert np.array_equal(adapter_of(tmp_path / "again"), adapter_of(tmp_path / "mxint8"))
+    assert again["final"] == runs["mxint8"]["final"]

@@ -19,6 +19,7 @@ from fedft.simulation.planning import plan_of
 from fedft.simulation.run import play
 from fedft.simulation.setup import Setup
 from fedft.update.envelope import MAX_ROUND, seal
+from fedft.update.wire import body_size
 from tests.federation import BATCH, NAMES, OFF, PRIVATE, ROWS, federation, records_of, rows_of
 
 EPSILON, DELTA = 8.0, 1e-3
@@ -79,7 +80,7 @@ def test_parameters_are_those_of_the_model(tmp_path: Path) -> None:
     adapter = {id(parameter) for parameter in setup.model.named_adapter_parameters().values()}
     base = sum(parameter.numel() for parameter in setup.model.parameters() if id(parameter) not in adapter)
     assert plan.parameters_base == base
-    assert plan.bytes_down_per_institution == 4 * layout.size
+    assert plan.bytes_down_per_institution == body_size("adapter", layout.size, "float32")
 
 
 def test_no_message_is_longer_than_planned(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from fedft.simulation.planning import plan_of
 from fedft.simulation.run import play
 from fedft.simulation.setup import Setup
 from fedft.update.envelope import open_envelope
+from tests.dying import KILLED
 from tests.federation import NAMES, OFF, adapter_of, federation, records_of, rows_of
-from tests.simulation.killed_run import KILLED, POINTS, play_in_child
+from tests.simulation.killed_run import POINTS, play_in_child
 
 ROUNDS = 12
 KILLS = 10
