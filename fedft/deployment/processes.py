@@ -1,13 +1,18 @@
-"""Programs that one command starts, watches and stops: each in a session of its own, with a log file of its own."""
+"""Programs that one command starts, watches and stops: each in a session of its own, with a log file of its own.
+
+Guarantee: on leaving the context nothing is left of the sessions that it started, however often a program was started
+again.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +21,13 @@ from fedft.errors import FederationError
 
 STOP_S = 15.0
 """How long a program may take to end by itself before it is killed."""
+RESTART_S = 3.0
+"""How often a supervisor looks for programs that have ended."""
 
 
 @dataclass
 class Program:
-    """A running program. ``restarts``: how often it was started again."""
+    """A running program. restarts: how often it was started again. down_until: not before, by time.monotonic."""
 
     name: str
     command: tuple[str, ...]
@@ -31,6 +38,7 @@ class Program:
     group: int | None
     process: subprocess.Popen[bytes]
     restarts: int = 0
+    down_until: float = 0.0
 
     @property
     def pid(self) -> int:
@@ -38,12 +46,13 @@ class Program:
 
 
 class Programs:
-    """A context; on leaving it every program it started is stopped."""
+    """A context; on leaving it every program it started is stopped. For several threads."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._programs: dict[str, Program] = {}
         self._awaited: list[tuple[Program, Callable[[], bool]]] = []
+        self._change = threading.RLock()
 
     def __enter__(self) -> Programs:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -78,7 +87,8 @@ class Programs:
         where = cwd or self._logs
         process = _spawn(command, merged, where, log, user, group)
         program = Program(name, tuple(command), merged, where, log, user, group, process)
-        self._programs[name] = program
+        with self._change:
+            self._programs[name] = program
         self._awaited.append((program, ready))
         return program
 
@@ -107,31 +117,62 @@ class Programs:
     def is_running(self, name: str) -> bool:
         return self._programs[name].process.poll() is None
 
-    def restart_ended(self) -> list[str]:
-        """Start again what has ended by itself; their names."""
-        ended = [program for program in self._programs.values() if program.process.poll() is not None]
-        for program in ended:
-            program.process = _spawn(
-                program.command, program.env, program.cwd, program.log, program.user, program.group
-            )
-            program.restarts += 1
-        return [program.name for program in ended]
+    def restarts(self, name: str) -> int:
+        return self._programs[name].restarts
 
-    def kill(self, name: str) -> None:
-        """SIGKILL to it and what it started: as a power cut would."""
-        program = self._programs[name]
-        _signal(program.process, signal.SIGKILL)
-        program.process.wait()
+    @contextmanager
+    def supervised(self, every_s: float = RESTART_S) -> Iterator[None]:
+        """While it lasts, what ends by itself is started again, for ever: Flower's SuperNode asks for that."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(every_s):
+                self.restart_ended()
+
+        thread = threading.Thread(target=watch, name="supervisor", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def restart_ended(self) -> list[str]:
+        """Start again what has ended by itself, and end what it left behind; their names."""
+        with self._change:
+            ended = [program for program in self._programs.values() if program.process.poll() is not None]
+            return [program.name for program in ended if _restart(program)]
+
+    def kill(self, name: str, *, down_s: float = 0.0) -> None:
+        """SIGKILL to it and what it started, as a power cut would; not started again before ``down_s``."""
+        with self._change:
+            program = self._programs[name]
+            program.down_until = time.monotonic() + down_s
+            _signal(program.process, signal.SIGKILL)
+            program.process.wait()
 
     def stop(self, name: str) -> None:
         """SIGTERM, and SIGKILL to whatever of its session is left after STOP_S."""
-        process = self._programs.pop(name).process
+        with self._change:
+            process = self._programs.pop(name).process
         if process.poll() is None:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_S)
         _signal(process, signal.SIGKILL)
         process.wait()
+
+
+def _restart(program: Program) -> bool:
+    if time.monotonic() < program.down_until:
+        return False
+    _signal(program.process, signal.SIGKILL)
+    try:
+        program.process = _spawn(program.command, program.env, program.cwd, program.log, program.user, program.group)
+    except OSError:
+        return False  # no memory or no room just now: at the next look
+    program.restarts += 1
+    return True
 
 
 def _spawn(
