@@ -31,8 +31,9 @@ from fedft.simulation.setup import Setup
 from fedft.training.local import train_locally
 from fedft.training.losses import per_example_loss
 from fedft.update.release import REASONS, Refusal
+from tests.dying import KILLED
 from tests.federation import NAMES, OFF, adapter_of, federation, institution_at, records_of, request_of, rows_of
-from tests.simulation.killed_run import KILLED, play_in_child
+from tests.simulation.killed_run import play_in_child
 
 SAME = dict.fromkeys(NAMES, rows_of(0))
 

@@ -5,66 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 
-from fedft.config import FederationConfig, load_policy
+from fedft.config import load_policy
 from fedft.deployment import coordinate, rehearse
 from fedft.deployment.agent import Agent
-from fedft.deployment.coordinator import Deployment, Members, play_on
+from fedft.deployment.coordinator import Deployment, Members
 from fedft.errors import IdentityError, LedgerLocked
-from fedft.flower.local_grid import LocalGrid
-from fedft.flower.records import body_content, body_of
-from fedft.flower.strategy import partition_of
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
 from fedft.rounds.messages import ANSWER_LABEL, REQUEST_LABEL, decode_answer, decode_request, encode_request
 from fedft.rounds.plan import RoundRequest
-from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.run import play
 from fedft.update.release import Refusal
+from tests.deployment.deployed import Deployed
 from tests.federation import NAMES, OFF, adapter_of, federation, records_of
-
-
-class Deployed:
-    """Three agents of a provisioned federation, in this process."""
-
-    def __init__(self, folder: Path, config: FederationConfig) -> None:
-        self.folder, self.config = folder, config
-        self.coordinator, self.homes = rehearse.provision(config, folder)
-        self.agents = {name: Agent(load_policy(home.folder / "policy.toml")) for name, home in self.homes.items()}
-        self.asked: list[bytes] = []
-
-    def close(self) -> None:
-        for agent in self.agents.values():
-            agent.close()
-
-    def play(self, run: Path) -> dict[str, Any]:
-        if not (run / "config.json").exists():
-            coordinate.begin(self.config, run, self.coordinator)
-        play_on(lambda strategy: strategy.start(LocalGrid(self._relay(), len(NAMES))), run)
-        return dict(RunFolder(run).config())
-
-    def _relay(self) -> ClientApp:
-        app, names = ClientApp(), tuple(self.agents)
-
-        @app.query()
-        def roll_call(message: Message, context: Context) -> Message:
-            agent = self.agents[names[partition_of(context)]]
-            return Message(body_content(agent.roll_call(body_of(message.content))), reply_to=message)
-
-        @app.train()
-        def train(message: Message, context: Context) -> Message:
-            agent = self.agents[names[partition_of(context)]]
-            self.asked.append(body_of(message.content))
-            return Message(body_content(agent.answer(self.asked[-1])), reply_to=message)
-
-        return app
 
 
 @pytest.fixture(autouse=True)
