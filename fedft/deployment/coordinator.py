@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,10 @@ def is_played(folder: Path) -> bool:
 def _told(play: Callable[[], dict[str, Any]], events: EventWriter) -> None:
     try:
         summary = play()
-    except FedftError as error:
-        events.failed(str(error))
-        raise
     except Exception as error:
-        events.failed(f"{type(error).__name__}, which fedft did not foresee: see the ServerApp's log")
+        unforeseen = f"{type(error).__name__}, which fedft did not foresee: see the ServerApp's log"
+        with suppress(StorageError):  # the error itself may be that nothing can be written here
+            events.failed(str(error) if isinstance(error, FedftError) else unforeseen)
         raise
     events.run_finished(summary)
 

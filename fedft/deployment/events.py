@@ -1,13 +1,18 @@
-"""A run's events from one process to another: lines of JSON in RUN/events.jsonl."""
+"""A run's events from one process to another: lines of JSON in RUN/events.jsonl.
+
+Guarantee: a line that a kill or a full disk cut off is not taken for an event, and takes no other along.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from fedft.errors import StorageError
 from fedft.rounds.progress import Observer
 from fedft.strict_json import dumps
 
@@ -15,7 +20,10 @@ FILE = "events.jsonl"
 
 
 class EventWriter(Observer):
-    """Hears what rounds/progress.py allows, and appends it. What it hears is public, and so is the file."""
+    """Hears what rounds/progress.py allows, and appends it. What it hears is public, and so is the file.
+
+    Raises StorageError when that cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
@@ -46,8 +54,23 @@ class EventWriter(Observer):
         self._write("failed", text)
 
     def _write(self, event: str, *values: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(dumps([event, *values]) + "\n")
+        line = dumps([event, *values]).encode() + b"\n"
+        try:
+            with self._path.open("ab+") as file:
+                file.write(line if _is_whole(file) else b"\n" + line)
+        except OSError as error:
+            raise StorageError(
+                f"expected to write {self._path}, found {error.strerror}: make room, then resume; what was finished "
+                "before is intact"
+            ) from error
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    """Whether its last line is not cut off."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def follow(
@@ -67,7 +90,10 @@ def follow(
             position += len(new)
             *lines, rest = (rest + new).split(b"\n")
             for line in lines:
-                event, *values = json.loads(line)
+                try:
+                    event, *values = json.loads(line)
+                except ValueError:
+                    continue  # cut off
                 if event != "failed":
                     getattr(observer, event)(*values)
                 yield event, values
