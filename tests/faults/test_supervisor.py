@@ -1,0 +1,58 @@
+"""Programs that end are started again, and of what they were nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from fedft.deployment.processes import Programs
+from tests.deployment.fake_agent import wait_for
+
+FORKING = "import os, time; print(os.getpid(), os.fork() and os.getpid(), flush=True); time.sleep(60)"
+
+
+def living(numbers: list[int]) -> list[int]:
+    found = []
+    for number in numbers:
+        try:
+            state = Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2][0]
+        except OSError:
+            continue
+        if state != "Z":
+            found.append(number)
+    return found
+
+
+def test_what_ends_is_started_again_and_no_child_of_it_is_left(tmp_path: Path) -> None:
+    """The program forks; its first process is killed, and the fork would live on."""
+
+    def told() -> list[int]:
+        return [int(word) for word in (tmp_path / "forking.log").read_text().split() if word != "0"]
+
+    with Programs(tmp_path) as programs, programs.supervised(0.05):
+        programs.start("forking", [sys.executable, "-c", FORKING])
+        wait_for(lambda: len(told()) == 3)
+        first = told()
+        os.kill(programs.pid("forking"), 9)
+        wait_for(lambda: programs.restarts("forking") == 1 and len(told()) == 6)
+        assert living(first) == []
+        assert programs.is_running("forking")
+    assert living(told()) == []
+
+
+def test_what_is_killed_stays_down_as_long_as_asked(tmp_path: Path) -> None:
+    with Programs(tmp_path) as programs:
+        programs.start("sleeping", ["sleep", "60"])
+        programs.kill("sleeping", down_s=3600)
+        assert programs.restart_ended() == []
+        programs.kill("sleeping")
+        assert programs.restart_ended() == ["sleeping"]
+        assert programs.is_running("sleeping")
+
+
+def test_what_was_stopped_is_not_started_again(tmp_path: Path) -> None:
+    with Programs(tmp_path) as programs:
+        programs.start("sleeping", ["sleep", "60"])
+        programs.stop("sleeping")
+        assert programs.restart_ended() == []
