@@ -59,8 +59,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 FISHER_EXAMPLES = {"head": 1000, "lora": 1000}
 STRENGTH = {"head": (140.0, 40.0, 1000.0), "lora": (65.0, 30.0, 1000.0)}
-"""Without privacy, at epsilon 8 with a public Fisher, with a DP one. The adapter's were chosen on a sixth of the training
-rows, held out for it (LAB.md); under noise the pull also holds what is noise in the first half."""
+"""Without privacy, at epsilon 8 with a public Fisher, with a DP one. The adapter's were chosen on a sixth of the
+training rows, held out for it (LAB.md); under noise the pull also holds what is noise in the first half."""
 
 
 def variants_of(method: str) -> dict[str, tuple[str, ...]]:

@@ -45,10 +45,10 @@ def serve_here(policy: str, first_losses: Any) -> None:
     from fedft.config import load_policy
     from fedft.deployment.agent import Agent
     from fedft.deployment.agent_http import serve
-    from fedft.training import local
+    from fedft.training import local, losses
 
-    original: Callable[..., Any] = local.per_example_loss
-    told = set()
+    original: Callable[..., Any] = losses.per_example_loss
+    told: set[int] = set()
 
     def timed(*args: Any) -> Any:
         found = original(*args)

@@ -51,6 +51,7 @@ def coordinate(
     superlink: Annotated[
         str | None, typer.Option(metavar="NAME", help="Connection in DIR/flower/config.toml. Default: its own.")
     ] = None,
+    poll: Annotated[float, typer.Option(metavar="SECONDS", help="Between two questions for replies.")] = 0.5,
     plain: Plain = False,
 ) -> None:
     """Run the federation in FILE across its members over the SuperLink; with --resume, go on with one."""
@@ -64,7 +65,7 @@ def coordinate(
     if file is not None:
         config = _config(file, set_)
         where = where or Path("runs") / f"{config.federation.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-        runs.begin(config, where, opened)
+        runs.begin(config, where, opened, poll_s=poll)
     chosen = where or Path()
     _watch(chosen, plain, lambda display: runs.play(chosen, opened, display, superlink=superlink))
 

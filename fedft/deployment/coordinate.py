@@ -20,7 +20,7 @@ import fedft
 from fedft import __version__
 from fedft.assembly.runs import as_written, run_name
 from fedft.config import FederationConfig
-from fedft.deployment.coordinator import Deployment, is_played
+from fedft.deployment.coordinator import POLL_S, Deployment, is_played
 from fedft.deployment.events import FILE, follow
 from fedft.deployment.provision import Coordinator
 from fedft.deployment.provision_superlink import FLOWER_HOME, QUIET, flower_program
@@ -35,7 +35,7 @@ SUBMIT_S = 120
 BUNDLE = ("server/__init__.py", "server/app.py", "client/__init__.py", "client/app.py")
 
 
-def begin(config: FederationConfig, folder: Path, coordinator: Coordinator) -> None:
+def begin(config: FederationConfig, folder: Path, coordinator: Coordinator, *, poll_s: float = POLL_S) -> None:
     """Make the folder of a new run for the members of the roster as it stands now.
 
     Raises
@@ -49,7 +49,7 @@ def begin(config: FederationConfig, folder: Path, coordinator: Coordinator) -> N
         raise ConfigError("expected a federation without [variants], found some: they are for simulations; leave one")
     RunFolder(folder).create(as_written(config, run=run_name(config, folder, resume=False)))
     home = coordinator.folder.resolve()
-    Deployment(str(home / "coordinator.key"), str(home / "roster.json"), cohort).write(folder)
+    Deployment(str(home / "coordinator.key"), str(home / "roster.json"), cohort, poll_s).write(folder)
 
 
 def play(folder: Path, coordinator: Coordinator, observer: Observer, *, superlink: str | None = None) -> dict[str, Any]:

@@ -35,18 +35,24 @@ from fedft.rounds.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 FILE = "deployment.json"
+POLL_S = 0.5
+"""Between two questions to the SuperLink for replies."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Beside config.json: where the coordinator's key and roster are. cohort: who was a member when the run began."""
+    """Beside config.json: where the coordinator's key and roster are, and how often the SuperLink is asked for replies.
+
+    cohort: who was a member when the run began.
+    """
 
     identity: str
     roster: str
     cohort: tuple[str, ...]
+    poll_s: float = POLL_S
 
     def write(self, folder: Path) -> None:
-        body = {"identity": self.identity, "roster": self.roster, "cohort": list(self.cohort)}
+        body = {"identity": self.identity, "roster": self.roster, "cohort": list(self.cohort), "poll_s": self.poll_s}
         (folder / FILE).write_text(json.dumps(body, indent=2) + "\n")
 
     @classmethod
@@ -58,7 +64,7 @@ class Deployment:
             )
         try:
             body = json.loads((folder / FILE).read_text())
-            return cls(body["identity"], body["roster"], tuple(body["cohort"]))
+            return cls(body["identity"], body["roster"], tuple(body["cohort"]), float(body["poll_s"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(f"expected {FILE} as it was written, found it damaged: restore it") from error
 
@@ -132,6 +138,7 @@ def _play(start: Callable[[FedftStrategy], object], folder: Path, events: EventW
         terms=terms,
         sign=members.sign,
         opened=members.opened,
+        poll_s=deployment.poll_s,
         measured=lambda: {"seconds_training": None, "epsilon": unknown, "cap": unknown},
     )
     start(strategy)

@@ -75,6 +75,8 @@ class FedftStrategy(Strategy):
         Text of the terms sent along with every plan; the coordinator's terms name its digest.
     sign, opened
         How a payload becomes what travels, and back.
+    poll_s
+        How long to wait before asking for replies again: short in one process, a call over TLS elsewhere.
     measured
         Called after a round's replies; figures to keep with its record.
     """
@@ -87,10 +89,12 @@ class FedftStrategy(Strategy):
         terms: str = "",
         sign: Sign = unsigned,
         opened: Opened = unchecked,
+        poll_s: float = POLL_SECONDS,
         measured: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._coordinator, self._timeout, self._measured = coordinator, round_timeout_s, measured
         self._terms, self._sign, self._open = terms, sign, opened
+        self._poll = poll_s
         self._names: dict[int, str] = {}
         self._left_out: set[int] = set()
         self._opened: OpenRound | None = None
@@ -101,7 +105,7 @@ class FedftStrategy(Strategy):
             self._call_roll(grid)
             number = self._coordinator.next_round
             messages = self.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
-            self.aggregate_train(number, stream_replies(grid, messages, self._timeout))
+            self.aggregate_train(number, stream_replies(grid, messages, self._timeout, self._poll))
         return Result()
 
     def configure_train(
@@ -172,7 +176,7 @@ class FedftStrategy(Strategy):
                 )
                 for node, nonce in nonces.items()
             ]
-            for reply in stream_replies(grid, questions, min(ROLL_CALL_SECONDS, self._timeout)):
+            for reply in stream_replies(grid, questions, min(ROLL_CALL_SECONDS, self._timeout), self._poll):
                 node = reply.metadata.src_node_id
                 if node in nonces and not reply.has_error():
                     self._seat(node, reply, nonces[node])
@@ -180,7 +184,7 @@ class FedftStrategy(Strategy):
             wanted = len(cohort) if first and waited < ROLL_CALL_SECONDS else quorum
             if len(self._names) >= wanted or waited > self._timeout:
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(self._poll)
 
     def _seat(self, node: int, reply: Message, nonce: str) -> None:
         """Note who ``node`` is, if its reply shows that; say once that it does not."""
@@ -230,7 +234,9 @@ def partition_of(context: Context) -> int:
     return int(context.node_config[PARTITION])
 
 
-def stream_replies(grid: Grid, messages: Iterable[Message], timeout_s: float) -> Iterator[Message]:
+def stream_replies(
+    grid: Grid, messages: Iterable[Message], timeout_s: float, poll_s: float = POLL_SECONDS
+) -> Iterator[Message]:
     """Replies one at a time as they come, until all are there or the time is over."""
     waiting = set(asked := list(grid.push_messages(messages)))
     end = time.monotonic() + timeout_s
@@ -240,4 +246,4 @@ def stream_replies(grid: Grid, messages: Iterable[Message], timeout_s: float) ->
             yield reply
         if not waiting or time.monotonic() > end:
             return
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_s)
