@@ -35,9 +35,9 @@ VOLUMES = ("socket", "superlink-state")
 OWNERS = {
     "federation": "10010:10010",
     "institution": "10020:10020",
-    "institution/supernode/node.key": "10021",
-    "institution/forwarder/client.key": "10022",
-    "institution/forwarder/loopback.key": "10022",
+    "institution/fedft/supernode/node.key": "10021",
+    "institution/fedft/forwarder/client.key": "10022",
+    "institution/fedft/forwarder/loopback.key": "10022",
 }
 """Whom the files have to belong to, in this order; docs/deploy.md says the same."""
 POLICY = {
@@ -95,15 +95,14 @@ class Containers:
         """A federation with one member, as its people make it, in the folders that the file names."""
         federation, home = folder / "federation", folder / "institution"
         made = Coordinator.init(federation / "coordinator", name="hospitals", host="localhost", listen="127.0.0.1")
-        secret = made.folder / "superlink" / "superexec.secret"
-        if not secret.exists():
-            secret.write_bytes(os.urandom(32))
         key = made.federation.coordinator
-        institution = Institution.request(home, name="north", federation="hospitals", coordinator=key)
-        made.admit(made.read_request(home / "request.json"))
+        institution = Institution.request(home / "fedft", name="north", federation="hospitals", coordinator=key)
+        made.admit(made.read_request(home / "fedft" / "request.json"))
         made.kit("north", folder / "kit.tar.gz")
         institution.accept(folder / "kit.tar.gz")
-        (home / "policy.toml").write_text(policy_template("north", "hospitals", key.text, POLICY), encoding="utf-8")
+        (home / "fedft" / "policy.toml").write_text(
+            policy_template("north", "hospitals", key.text, POLICY), encoding="utf-8"
+        )
         for part in (home / "data", home / "models", home / "ledger", *(folder / "volumes" / name for name in VOLUMES)):
             part.mkdir(parents=True)
         compose = read({"FEDFT_FEDERATION": str(federation), "FEDFT_INSTITUTION": str(home)})

@@ -15,9 +15,12 @@ import pytest
 
 from fedft import __version__
 from fedft.deployment.provision_kit import supernode_command
+from fedft.deployment.provision_superlink import superexec_command, superlink_command
 from fedft.identity.signed import open_signed, seal
 from fedft.rounds.messages import ROLL_CALL_LABEL, decode_presence, encode_question, fresh_nonce
 from tests.deployment.compose import (
+    OWNERS,
+    POLICY,
     ROOT,
     VOLUMES,
     Containers,
@@ -179,12 +182,29 @@ def test_who_holds_a_network_for_others_does_nothing_else() -> None:
     assert all(SERVICES[name]["command"] == ["sleep", "infinity"] for name in HOLDERS)
 
 
+def test_superlink_and_superexec_are_started_as_in_a_rehearsal() -> None:
+    commands = {"superlink": superlink_command(ROOT, port=8000), "superexec": superexec_command(ROOT, port=8000)}
+    more: dict[str, set[str]] = {"superlink": set(), "superexec": {"--health-server-address"}}
+    for name, command in commands.items():
+        said = {word for word in command if word.startswith("--")}
+        assert {word.split("=")[0] for word in SERVICES[name]["command"][1:]} == said | more[name]
+        assert Path(command[0]).name == SERVICES[name]["command"][0]
+
+
 def test_the_supernode_is_started_as_its_kit_says() -> None:
     said = supernode_command("/run/secrets", forwarder_port=9093, socket="/run/fedft/agent.sock")
     options = dict(zip(said[1::2], said[2::2], strict=True))
     options["--root-certificates"] = "/run/secrets/loopback.crt"
     options["--auth-supernode-private-key"] = "/run/secrets/node.key"
     assert SERVICES["supernode"]["command"] == [said[0], *(f"{name}={value}" for name, value in options.items())]
+
+
+def test_the_tutorial_has_the_owners_and_the_policys_paths() -> None:
+    tutorial = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    for name, owner in OWNERS.items():
+        assert re.search(rf"chown (?:-R )?{owner} (?:\S+ )*{re.escape(name)}", tutorial), name
+    for key, value in POLICY.items():
+        assert f'{key.split(".")[1]} = "{value}"' in tutorial
 
 
 @pytest.fixture
