@@ -12,11 +12,19 @@ from typing import Any
 
 from fedft.config import FederationConfig, parse_config
 from fedft.config.policy import PolicyDataset
+from fedft.errors import ConfigError
 from fedft.identity.documents import canonical
 from fedft.rounds.messages import TERMS_LABEL
 
 _OWN = ("device",)
 """Of [training] what each side decides for its own machine."""
+_ONLY = {
+    "federation": ("name", "rounds", "seed"),
+    "model": ("dtype", "quantization"),
+    "data": ("unit", "max_rows_per_unit", "task_column"),
+    "aggregation": ("method",),
+}
+"""All that terms may say of these sections, and of [model] its digest: the rest of them is each side's own."""
 
 
 def terms_of(config: FederationConfig, *, labels: Sequence[str] | None, base_digest: str) -> str:
@@ -25,15 +33,13 @@ def terms_of(config: FederationConfig, *, labels: Sequence[str] | None, base_dig
     return canonical(
         {
             "label": TERMS_LABEL,
-            "federation": {key: body["federation"][key] for key in ("name", "rounds", "seed")},
-            "model": {"sha256": base_digest, **{key: body["model"][key] for key in ("dtype", "quantization")}},
+            **{section: {key: body[section][key] for key in keys} for section, keys in _ONLY.items()},
+            "model": {"sha256": base_digest, **{key: body["model"][key] for key in _ONLY["model"]}},
             "adapter": body["adapter"],
             "task": {**body["task"], "labels": None if labels is None else list(labels)},
-            "data": {key: body["data"][key] for key in ("unit", "max_rows_per_unit", "task_column")},
             "training": {key: value for key, value in body["training"].items() if key not in _OWN},
             "privacy": body["privacy"],
             "continual": body["continual"],
-            "aggregation": {"method": body["aggregation"]["method"]},
         }
     ).decode()
 
@@ -41,7 +47,8 @@ def terms_of(config: FederationConfig, *, labels: Sequence[str] | None, base_dig
 def config_of(
     terms: Mapping[str, Any], *, institution: str, dataset: PolicyDataset, model: Path, device: str
 ) -> FederationConfig:
-    """The configuration that an institution trains by. Raises ConfigError for terms that make none."""
+    """The configuration that an institution trains by. Raises ConfigError for terms that make none, or say more."""
+    _require_no_more(terms)
     sections = {key: value for key, value in terms.items() if key != "label"}
     own = {"unit": dataset.unit, "evaluation": str(dataset.path), "on_bad_record": dataset.on_bad_record}
     if dataset.reference is not None:
@@ -60,3 +67,13 @@ def config_of(
         },
         folder=Path("/"),
     )
+
+
+def _require_no_more(terms: Mapping[str, Any]) -> None:
+    for section, keys in _ONLY.items():
+        table, known = terms.get(section), {*keys, "sha256"} if section == "model" else set(keys)
+        if not isinstance(table, Mapping) or not set(table) <= known:
+            raise ConfigError(
+                f"expected of [{section}] nothing but {', '.join(sorted(known))} in the terms, found more or no table: "
+                "use the coordinator's fedft of this version"
+            )
