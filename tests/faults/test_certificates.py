@@ -34,8 +34,8 @@ def door(tmp_path: Path) -> Iterator[tuple[Coordinator, Institution]]:
             ("proxy", coordinator.folder / "proxy", coordinator.federation.port),
             ("forwarder", north.folder / "forwarder", north.forwarder_port),
         ):
-            start = dict(folder=tmp_path, log=tmp_path / f"{name}.log", port=port, home=tmp_path)
-            stack.enter_context(running(nginx_command(folder), **start))
+            log, command = tmp_path / f"{name}.log", nginx_command(folder)
+            stack.enter_context(running(command, folder=tmp_path, log=log, port=port, home=tmp_path))
         yield coordinator, north
 
 
