@@ -274,8 +274,7 @@ def _hand_over(folder: Path, agent: int, relay: int) -> None:
     for top, owner in owners.items():
         for path in (top, *top.rglob("*")):
             os.chown(path, owner, RELAY_GROUP)
-            if path.is_dir():
-                path.chmod(0o700)
+            path.chmod(path.stat().st_mode & 0o700)
     folder.chmod(0o710)  # the relay may pass through to the socket, and sees no names
 
 

@@ -41,6 +41,11 @@ class AgentProcess:
         self._process.start()
         wait_for(lambda: is_living(self.socket) or not self._process.is_alive(), 60)
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def client(self) -> httpx.Client:
         return client_of(self.socket)
 
