@@ -131,6 +131,7 @@ def _institution(name: str, plan: InstitutionPlan, records: Sequence[Mapping[str
         "units": plan.units,
         "epsilon": math.inf if infinite else records[-1]["epsilon"][name] if records else None,
         "epsilon_infinite": infinite,
+        "epsilon_asked": plan.epsilon,
         "delta": plan.delta,
         "cap": plan.cap,
         "clip_norm": plan.clip_norm,

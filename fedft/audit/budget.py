@@ -14,10 +14,16 @@ TOLERANCE = 1e-6
 """Epsilons closer than this are the same: the accountant gives identical events identical floats."""
 
 _PANELS = 12
+_ELSEWHERE = (
+    "What each institution has spent, over all its runs, is in its own ledger, which stays with it: fedft ledger show "
+    "says it there. This run asked each to stay within the ε of the table above; none answers beyond its own policy."
+)
 
 
 def budget(run: Run) -> str:
     """Epsilon after each round against its cap, and what the ledgers in the folder say."""
+    if run.is_elsewhere and not run.is_unprotected:
+        return section("Privacy budget per round", paragraph(_ELSEWHERE))
     if run.is_unprotected or not any(part(record, "epsilon") for record in run.rounds):
         return section("Privacy budget per round", _ledger_table(run))
     spent = {name: _spent(run, name) for name in run.institutions}

@@ -69,6 +69,11 @@ class Run:
         return pick(self.config, "privacy.mode") != "dp-sgd" and self.summary.get("privacy_mode") != "dp-sgd"
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Played across organisations: what each has spent is in its own ledger, and not here."""
+        return self.summary.get("engine") == "superlink"
+
+    @property
     def metric(self) -> str | None:
         """The metric that picked the best round."""
         named = self.summary.get("metric")

@@ -7,7 +7,7 @@ import math
 from fedft.audit.budget import TOLERANCE, disagreements
 from fedft.audit.folder import Body, Run, number, pick
 from fedft.audit.page import as_epsilon, bullets, cell, marked, paragraph, section, table
-from fedft.audit.words import epsilon_text, institutions, unit_of
+from fedft.audit.words import account_text, institutions, unit_of
 
 _HEAD = (
     "Institution",
@@ -108,7 +108,8 @@ def not_protected(run: Run) -> str:
     if run.is_unprotected:
         return section(title, paragraph("Everything: privacy was off in this run.", "bad"))
     limits = [" ".join(limit.split()) for limit in _LIMITS.format(unit=unit_of(run)).split("\n\n")]
-    return section(title, bullets([*limits, *([_SIMULATED] if run.summary.get("engine") else [])]))
+    simulated = run.summary.get("engine") is not None and not run.is_elsewhere
+    return section(title, bullets([*limits, *([_SIMULATED] if simulated else [])]))
 
 
 def _row(name: str, body: Body) -> list[str]:
@@ -116,7 +117,7 @@ def _row(name: str, body: Body) -> list[str]:
     figures = [number(body.get(key)) for key in ("delta", "noise_multiplier", "clip_norm", "sampling_rate")]
     return [
         cell(name),
-        marked(epsilon_text(body.get("epsilon")), "bad" if _is_infinite(body) or _is_over(body) else ""),
+        marked(account_text(body).removeprefix("ε = "), "bad" if _is_infinite(body) or _is_over(body) else ""),
         cell(None if cap is None else as_epsilon(cap)),
         *(cell(figure) for figure in figures),
         cell(body.get("steps")),

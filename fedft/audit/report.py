@@ -107,6 +107,12 @@ def _variants_table(variants: Body, runs: Mapping[str, Run], metric: str) -> str
     return table(head, rows, numeric=range(1, len(head)))
 
 
+def _played(engine: object) -> str:
+    if not engine:
+        return ""
+    return "across organisations" if engine == "superlink" else f"simulated on one machine, engine {engine}"
+
+
 def _variant_row(name: str, summary: Body, run: Run | None, metric: str) -> list[str]:
     title = escape(name)
     link = title if run is None else f'<a href="{quote(name, safe="")}/{REPORT}">{title}</a>'
@@ -134,7 +140,7 @@ def _header(run: Run) -> str:
     facts = [
         f"run {name}" if name else "",
         f"fedft {run.config.get('fedft_version') or 'of unknown version'}",
-        f"simulated on one machine, engine {engine}" if engine else "",
+        _played(engine),
         state,
     ]
     line = " · ".join(fact for fact in facts if fact)

@@ -56,13 +56,20 @@ def key_figures(run: Run) -> str:
     pairs = [
         ("Rounds", f"{rounds_done(run)} of {pick(run.config, 'federation.rounds') or '?'}"),
         ("Institutions", str(len(run.institutions))),
-        ("Largest ε spent", "none" if run.is_unprotected or not known else epsilon_text(max(known))),
+        _largest_epsilon(run, known),
         ("Sent, both ways", as_bytes(up + down)),
     ]
     if metric is not None and best is not None:
         pairs.insert(0, (f"Best {metric_name(metric)}", metric_text(metric, best)))
     seconds = number(summary.get("seconds"))
     return tiles([*pairs, ("Time", as_duration(seconds))] if seconds is not None else pairs)
+
+
+def _largest_epsilon(run: Run, known: Sequence[float]) -> tuple[str, str]:
+    if run.is_elsewhere and not run.is_unprotected:
+        asked = [number(body.get("epsilon_asked")) or 0.0 for body in institutions(run).values()]
+        return "ε asked for, at most", epsilon_text(max(asked, default=None))
+    return "Largest ε spent", "none" if run.is_unprotected or not known else epsilon_text(max(known))
 
 
 def outcome(summary: Body, config: Body) -> str:

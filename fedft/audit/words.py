@@ -40,7 +40,7 @@ def _promises(run: Run) -> str:
     deltas = {as_text(number(body.get("delta"))) for body in known.values()}
     common = f"δ = {deltas.pop()}; " if len(deltas) == 1 else ""
     pairs = [
-        f"{name} ε = {epsilon_text(body.get('epsilon'))}" + ("" if common else f", δ = {as_text(body.get('delta'))}")
+        f"{name} {account_text(body)}" + ("" if common else f", δ = {as_text(body.get('delta'))}")
         for name, body in known.items()
     ]
     return _listed([f"{common}{pairs[0]}", *pairs[1:]]).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
@@ -70,6 +70,14 @@ def unit_of(run: Run) -> str:
 
 def epsilon_text(value: object) -> str:
     return as_epsilon(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else "none"
+
+
+def account_text(body: Body) -> str:
+    """An institution's ε; of one elsewhere the ε that it was asked to stay within in this run."""
+    asked = number(body.get("epsilon_asked"))
+    if body.get("epsilon") is None and asked is not None:
+        return f"ε at most {as_epsilon(asked)}, as asked"
+    return f"ε = {epsilon_text(body.get('epsilon'))}"
 
 
 def metric_text(metric: str, value: float) -> str:

@@ -132,4 +132,7 @@ def _watch(run: Path, plain: bool, play: Callable[[Observer], dict[str, Any]]) -
             hint(f"what is done is kept; go on with: fedft coordinate --resume {run}")
         raise typer.Exit(1) from None
     output.print(summary_view(summary))
+    if not any(found["rounds_answered"] for found in summary["institutions"].values()):
+        fail(f"expected updates, found that nobody answered with one: see who refused in {run / 'report.html'}")
+        raise typer.Exit(1)
     say("\n".join(next_steps(summary, run, log)))

@@ -97,7 +97,7 @@ def _institutions(institutions: Mapping[str, Summary]) -> Table:
     shown = table("institution", "updates", "sat out", "epsilon of cap", "delta")
     for name, found in institutions.items():
         epsilon = epsilon_text(found.get("epsilon"))
-        account = f"{epsilon} of {cap_text(found.get('cap'))}" if found.get("epsilon") is not None else "no guarantee"
+        account = f"{epsilon} of {cap_text(found.get('cap'))}" if found.get("epsilon") is not None else _asked(found)
         delta = f"{found['delta']:g}" if found.get("delta") is not None else "-"
         shown.add_row(name, str(found.get("rounds_answered", "-")), _sat_out(found), account, delta)
     return shown
@@ -140,7 +140,13 @@ def _forgetting_by_task(summary: Summary) -> dict[str, float]:
 def _highest_epsilon(summary: Summary) -> str:
     spent = [found.get("epsilon") for found in summary["institutions"].values()]
     known = [value for value in spent if value is not None]
-    return epsilon_text(max(known)) if known else "no guarantee"
+    return epsilon_text(max(known)) if known else _asked(next(iter(summary["institutions"].values()), {}))
+
+
+def _asked(found: Summary) -> str:
+    """Of an institution elsewhere, whose own ledger says what it spent; or of one without privacy."""
+    asked = found.get("epsilon_asked")
+    return "no guarantee" if asked is None else f"at most {epsilon_text(asked)} asked for; spent: its own ledger"
 
 
 def _sat_out(found: Summary) -> str:

@@ -300,7 +300,8 @@ class Ledger:
             yield
         except LedgerCorrupt as error:
             raise LedgerCorrupt(
-                f"{self._path}: {error}; nothing was changed: restore the ledger and its head from one backup"
+                f"{self._path}: {error}; nothing was changed: find out what happened to these files; "
+                "an older copy put back would give spent budget back"
             ) from error
 
 

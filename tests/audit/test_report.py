@@ -337,3 +337,24 @@ def test_no_deep_learning_stack_is_needed(run: Path) -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'peft', 'opacus')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_across_organisations_each_ledger_says_what_was_spent(tmp_path: Path) -> None:
+    """The coordinator knows what it asked for; a report that called that "none" would read as no protection."""
+    rounds = records()
+    for record in rounds:
+        record["epsilon"], record["cap"] = dict.fromkeys(NAMES), dict.fromkeys(NAMES)
+    told = summary(rounds, engine="superlink")
+    for body in told["institutions"].values():
+        body |= {"rows": None, "units": None, "sampling_rate": None, "noise_multiplier": None, "epsilon_asked": 8.0}
+    folder = write_run(tmp_path / "run", config(), rounds, told)
+    write_report(folder)
+    page = Page((folder / "report.html").read_text())
+    words = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "north ε at most 8, as asked" in words
+    assert "in its own ledger, which stays with it" in words
+    assert "across organisations" in words
+    assert "simulat" not in words.lower()
+    assert not page.alarms
+    for wrong in ("ε = none", "nothing spent", "Largest ε spent none"):
+        assert wrong not in words

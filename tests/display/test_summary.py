@@ -56,6 +56,15 @@ def test_each_budget_and_who_sat_out() -> None:
     assert "1.2 MB up, 2.4 MB down; 8,452 parameters trained" in text
 
 
+def test_what_an_institution_elsewhere_spent_is_in_its_own_ledger() -> None:
+    north = {**summary()["institutions"]["north"], "epsilon": None, "cap": None, "epsilon_asked": 8.0}
+    text = text_of(summary_view(summary(engine="superlink", institutions={"north": north})), width=160)
+    assert "at most 8.00 asked for; spent: its own ledger" in text
+    assert "no guarantee" not in text
+    off = {**north, "epsilon_asked": None, "delta": None}
+    assert "no guarantee" in text_of(summary_view(summary(institutions={"north": off})), width=160)
+
+
 def test_rows_and_units_of_an_institution_are_not_shown() -> None:
     text = text_of(summary_view(summary()), width=200)
     assert "900" not in text
