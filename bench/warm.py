@@ -2,7 +2,7 @@
 
     python bench/warm.py [--quick] [--base FOLDER] [--write bench/results/warm.json]
 
-A real agent in a process of its own, provisioned as for fedft rehearse, asked over its Unix socket for the rounds of
+A real agent in a process of its own, provisioned as for fedft rehearse, asked over its Unix socket for rounds of
 scenarios/hospitals.toml (patient-level DP, one hospital, the embedded model or that in ``--base``). What is timed ends
 when the first loss of the round's first step is computed. It holds what an agent does before: signature, policy,
 budget over all past events, the intent's fsync, loading the adapter, drawing the batch.
@@ -32,7 +32,7 @@ from _result import emit
 SCENARIO = Path(__file__).resolve().parent.parent / "scenarios" / "hospitals.toml"
 OVERRIDES = (
     "federation.min_institutions=1",
-    "federation.rounds=8",
+    "federation.rounds=60",
     "training.local_steps=1",
     "continual.method=none",
     "continual.strength=",
