@@ -8,20 +8,9 @@ from pathlib import Path
 
 from fedft.deployment.processes import Programs
 from tests.deployment.fake_agent import wait_for
+from tests.deployment.living import living
 
 FORKING = "import os, time; print(os.getpid(), os.fork() and os.getpid(), flush=True); time.sleep(60)"
-
-
-def living(numbers: list[int]) -> list[int]:
-    found = []
-    for number in numbers:
-        try:
-            state = Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2][0]
-        except OSError:
-            continue
-        if state != "Z":
-            found.append(number)
-    return found
 
 
 def test_what_ends_is_started_again_and_no_child_of_it_is_left(tmp_path: Path) -> None:
