@@ -21,13 +21,15 @@ from fedft.errors import FederationError
 
 STOP_S = 15.0
 """How long a program may take to end by itself before it is killed."""
-RESTART_S = 3.0
+LOOK_S = 2.0
 """How often a supervisor looks for programs that have ended."""
+RESTART_S = 10.0
+"""No program is started again sooner after its last start: one that cannot start yet leaves the processor to others."""
 
 
 @dataclass
 class Program:
-    """A running program. restarts: how often it was started again. down_until: not before, by time.monotonic."""
+    """A running program. restarts: how often it was started again. not_before: when it may be, by time.monotonic."""
 
     name: str
     command: tuple[str, ...]
@@ -38,7 +40,7 @@ class Program:
     group: int | None
     process: subprocess.Popen[bytes]
     restarts: int = 0
-    down_until: float = 0.0
+    not_before: float = 0.0
 
     @property
     def pid(self) -> int:
@@ -48,8 +50,8 @@ class Program:
 class Programs:
     """A context; on leaving it every program it started is stopped. For several threads."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, logs: Path, *, restart_s: float = RESTART_S) -> None:
+        self._logs, self._restart_s = logs, restart_s
         self._programs: dict[str, Program] = {}
         self._awaited: list[tuple[Program, Callable[[], bool]]] = []
         self._change = threading.RLock()
@@ -87,6 +89,7 @@ class Programs:
         where = cwd or self._logs
         process = _spawn(command, merged, where, log, user, group)
         program = Program(name, tuple(command), merged, where, log, user, group, process)
+        program.not_before = time.monotonic() + self._restart_s
         with self._change:
             self._programs[name] = program
         self._awaited.append((program, ready))
@@ -121,7 +124,7 @@ class Programs:
         return self._programs[name].restarts
 
     @contextmanager
-    def supervised(self, every_s: float = RESTART_S) -> Iterator[None]:
+    def supervised(self, every_s: float = LOOK_S) -> Iterator[None]:
         """While it lasts, what ends by itself is started again, for ever: Flower's SuperNode asks for that."""
         over = threading.Event()
 
@@ -141,13 +144,27 @@ class Programs:
         """Start again what has ended by itself, and end what it left behind; their names."""
         with self._change:
             ended = [program for program in self._programs.values() if program.process.poll() is not None]
-            return [program.name for program in ended if _restart(program)]
+            return [program.name for program in ended if self._restart(program)]
+
+    def _restart(self, program: Program) -> bool:
+        if time.monotonic() < program.not_before:
+            return False
+        _signal(program.process, signal.SIGKILL)
+        try:
+            program.process = _spawn(
+                program.command, program.env, program.cwd, program.log, program.user, program.group
+            )
+        except OSError:
+            return False  # no memory or no room just now: at the next look
+        program.not_before = time.monotonic() + self._restart_s
+        program.restarts += 1
+        return True
 
     def kill(self, name: str, *, down_s: float = 0.0) -> None:
         """SIGKILL to it and what it started, as a power cut would; not started again before ``down_s``."""
         with self._change:
             program = self._programs[name]
-            program.down_until = time.monotonic() + down_s
+            program.not_before = max(program.not_before, time.monotonic() + down_s)
             _signal(program.process, signal.SIGKILL)
             program.process.wait()
 
@@ -161,18 +178,6 @@ class Programs:
                 process.wait(STOP_S)
         _signal(process, signal.SIGKILL)
         process.wait()
-
-
-def _restart(program: Program) -> bool:
-    if time.monotonic() < program.down_until:
-        return False
-    _signal(program.process, signal.SIGKILL)
-    try:
-        program.process = _spawn(program.command, program.env, program.cwd, program.log, program.user, program.group)
-    except OSError:
-        return False  # no memory or no room just now: at the next look
-    program.restarts += 1
-    return True
 
 
 def _spawn(

@@ -19,7 +19,7 @@ def test_what_ends_is_started_again_and_no_child_of_it_is_left(tmp_path: Path) -
     def told() -> list[int]:
         return [int(word) for word in (tmp_path / "forking.log").read_text().split() if word != "0"]
 
-    with Programs(tmp_path) as programs, programs.supervised(0.05):
+    with Programs(tmp_path, restart_s=0) as programs, programs.supervised(0.05):
         programs.start("forking", [sys.executable, "-c", FORKING])
         wait_for(lambda: len(told()) == 3)
         first = told()
@@ -31,13 +31,21 @@ def test_what_ends_is_started_again_and_no_child_of_it_is_left(tmp_path: Path) -
 
 
 def test_what_is_killed_stays_down_as_long_as_asked(tmp_path: Path) -> None:
-    with Programs(tmp_path) as programs:
+    with Programs(tmp_path, restart_s=0) as programs:
         programs.start("sleeping", ["sleep", "60"])
+        programs.start("snoring", ["sleep", "60"])
         programs.kill("sleeping", down_s=3600)
+        programs.kill("snoring")
+        assert programs.restart_ended() == ["snoring"]
+        assert programs.is_running("snoring")
+        assert not programs.is_running("sleeping")
+
+
+def test_what_cannot_run_yet_is_not_started_all_the_time(tmp_path: Path) -> None:
+    with Programs(tmp_path, restart_s=3600) as programs:
+        programs.start("failing", ["false"])
+        wait_for(lambda: not programs.is_running("failing"))
         assert programs.restart_ended() == []
-        programs.kill("sleeping")
-        assert programs.restart_ended() == ["sleeping"]
-        assert programs.is_running("sleeping")
 
 
 def test_what_was_stopped_is_not_started_again(tmp_path: Path) -> None:
