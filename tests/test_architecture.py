@@ -29,7 +29,7 @@ FLOORS = (
     ("rounds", "audit"),
     ("aggregation", "evaluation", "ledger"),
     ("training", "update"),
-    ("data", "model", "privacy"),
+    ("data", "model", "privacy", "secagg"),
     ("config", "identity", "randomness"),
     ("strict_json", "types"),
     ("errors",),
@@ -42,7 +42,13 @@ DOORS = {
     "opacus": ("training/dp_sgd.py",),
     "peft": ("model/adapter.py",),
     "dp_accounting": ("privacy/accountant.py",),
-    "cryptography": ("randomness.py", "identity/", "deployment/certificates.py"),
+    "cryptography": (
+        "randomness.py",
+        "identity/",
+        "secagg/key_agreement.py",
+        "secagg/masking.py",
+        "deployment/certificates.py",
+    ),
     "tomllib": ("config/",),
     "starlette": ("deployment/agent_http.py",),
     "uvicorn": ("deployment/agent_http.py",),
@@ -50,7 +56,7 @@ DOORS = {
 }
 """One vendor, one door: the only files of fedft that may import it."""
 
-WITHOUT_TORCH = ("audit", "config", "errors", "identity", "ledger", "privacy", "randomness", "types")
+WITHOUT_TORCH = ("audit", "config", "errors", "identity", "ledger", "privacy", "randomness", "secagg", "types")
 """An auditor checks a run without a deep-learning stack."""
 
 DEEP_LEARNING = {"torch", "transformers", "peft", "opacus", "flwr"}
