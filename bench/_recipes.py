@@ -16,7 +16,7 @@ PARTITIONS: Mapping[str, tuple[str, ...]] = {"banking77": ("iid", "dirichlet"), 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "banking77/iid": ("head-best", "head", "fed_svd", "ffa_lora", "fedavg", "fed_svd-best"),
     "banking77/dirichlet": ("head-best", "head", "fed_svd"),
-    "mts_dialog/iid": ("head-best", "head", "fed_svd"),
+    "mts_dialog/iid": ("head-best", "head", "fed_svd", "ffa_lora", "fedavg"),
 }
 GOALS: Mapping[tuple[str, str], float] = {
     ("banking77/iid", "off"): 0.91,
