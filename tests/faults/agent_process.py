@@ -35,9 +35,11 @@ POINTS: dict[str, Callable[[], None]] = {
 class AgentProcess:
     """Started, and stopped by ``stop`` or by its own death."""
 
-    def __init__(self, policy: Path, *, point: str | None = None, clock_s: float = 0.0) -> None:
+    def __init__(
+        self, policy: Path, *, point: str | None = None, clock_s: float = 0.0, group: int | None = None
+    ) -> None:
         self.socket = load_policy(policy).agent.socket
-        self._process = processes.Process(target=_serve, args=(str(policy), point, clock_s))
+        self._process = processes.Process(target=_serve, args=(str(policy), point, clock_s, group))
         self._process.start()
         wait_for(lambda: is_living(self.socket) or not self._process.is_alive(), 60)
 
@@ -76,10 +78,12 @@ def agent_process(policy: Path, **options: Any) -> Iterator[AgentProcess]:
         process.stop()
 
 
-def _serve(policy: str, point: str | None, clock_s: float) -> None:
+def _serve(policy: str, point: str | None, clock_s: float, group: int | None) -> None:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
+    if group is not None:
+        os.setgid(group)
     if clock_s:
         _set_clock(clock_s)
     if point is not None:

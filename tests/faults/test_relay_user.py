@@ -38,13 +38,9 @@ def answering(short_for_all: Path) -> Iterator[tuple[Provisioned, AgentProcess, 
     rehearse._hand_over(members.homes["north"].folder, os.geteuid(), RELAY_USER)
     members.begin(short_for_all / "run")
     body = members.signed(*members.request(short_for_all / "run"))
-    os.setegid(RELAY_GROUP)  # the socket's group
-    try:
-        with agent_process(members.policy_file("north")) as agent:
-            agent.ask(body)
-            yield members, agent, body
-    finally:
-        os.setegid(0)
+    with agent_process(members.policy_file("north"), group=RELAY_GROUP) as agent:
+        agent.ask(body)
+        yield members, agent, body
 
 
 def read_by_the_relay(path: Path) -> subprocess.CompletedProcess[bytes]:
