@@ -1,0 +1,127 @@
+"""Guarantees of fedft/secagg/encoding.py: no sum wraps, rounding is unbiased, packing loses nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedft.errors import ConfigError, NonFiniteUpdate, UpdateError, UpdateTooLarge
+from fedft.randomness import SecureStream
+from fedft.secagg.encoding import FixedPoint, from_ring, pack, packed_bytes, require_no_wrap, to_ring, unpack
+from fedft.update import encoding as update_encoding
+
+STREAM = SecureStream()
+bits = st.integers(16, 32)
+
+
+@given(bits, st.integers(0, 70), st.integers(0, 2**32))
+@settings(max_examples=150)
+def test_what_is_packed_is_unpacked(ring_bits: int, size: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 2**ring_bits, size)
+    residues = to_ring(values, ring_bits, 2**ring_bits)
+    data = pack(residues, ring_bits)
+    assert len(data) == packed_bytes(size, ring_bits)
+    number = sum(int(value) << ring_bits * place for place, value in enumerate(values))
+    assert data == number.to_bytes(len(data), "little")
+    assert unpack(data, size, ring_bits).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(("size", "length"), [(3, 7), (3, 9), (0, 1), (4, 8)])
+def test_bytes_of_another_length_are_refused(size: int, length: int) -> None:
+    with pytest.raises(UpdateError):
+        unpack(bytes(length), size, 21)
+
+
+@given(
+    ring_bits=bits,
+    bound=st.floats(1e-6, 1e6),
+    weights=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=100)
+def test_the_sum_of_a_cohort_at_its_limits_does_not_wrap(
+    ring_bits: int, bound: float, weights: list[float], seed: int
+) -> None:
+    named = {f"m{place}": weight for place, weight in enumerate(weights)}
+    try:
+        point = FixedPoint.widest(ring_bits, bound, named)
+    except ConfigError:
+        assert sum(math.ceil(weight * bound * 2.0**-64) for weight in weights) > 2 ** (ring_bits - 1) - 1
+        return
+    rng = np.random.default_rng(seed)
+    vector = np.concatenate([[bound, -bound], rng.uniform(-bound, bound, 5)])
+    encoded = {name: point.encode(vector, name, STREAM) for name in named}
+    expected = sum(encoded.values(), np.zeros(7, dtype=np.int64))
+    total = sum(
+        (to_ring(values, ring_bits, point.limits[name]) for name, values in encoded.items()),
+        to_ring(np.zeros(7, dtype=np.int64), ring_bits, 0),
+    )
+    assert np.array_equal(from_ring(total, ring_bits, sum(point.limits.values())), expected)
+
+
+def test_one_fraction_bit_more_than_the_widest_could_wrap() -> None:
+    weights = dict.fromkeys("abcd", 1.0)
+    widest = FixedPoint.widest(20, 0.7, weights)
+    with pytest.raises(ConfigError, match="a ring of 20"):
+        FixedPoint(20, widest.fraction_bits + 1, 0.7, weights)
+
+
+def test_limits_may_add_up_to_half_the_ring_less_one_and_no_more() -> None:
+    require_no_wrap(16, {"a": 2**14, "b": 2**14 - 1})
+    with pytest.raises(ConfigError, match="32768, 17 bits, and a ring of 16"):
+        require_no_wrap(16, {"a": 2**14, "b": 2**14})
+
+
+@pytest.mark.parametrize(
+    ("ring_bits", "fraction_bits", "bound", "weights"),
+    [
+        (15, 0, 1.0, {"a": 1.0}), (33, 0, 1.0, {"a": 1.0}), (32, 65, 1e-9, {"a": 1.0}), (32, 0, 0.0, {"a": 1.0}),
+        (32, 0, math.inf, {"a": 1.0}), (32, 0, 1.0, {"a": -1.0}), (32, 0, 1.0, {"a": math.nan}), (32, 0, 1.0, {}),
+    ],
+)  # fmt: skip
+def test_an_encoding_that_cannot_be_is_refused(
+    ring_bits: int, fraction_bits: int, bound: float, weights: dict[str, float]
+) -> None:
+    with pytest.raises(ConfigError):
+        FixedPoint(ring_bits, fraction_bits, bound, weights)
+
+
+def test_rounding_is_unbiased() -> None:
+    """The mean of n roundings is within 6 standard deviations, at most 0.5/√n each."""
+    point, n = FixedPoint(32, 3, 2.0, {"a": 0.5}), 200_000
+    for value in (0.3, -0.3, 1.9999, -0.01, 2.0):
+        encoded = point.encode(np.full(n, value), "a", STREAM)
+        exact = 0.5 * value * 8
+        assert set(encoded.tolist()) <= {math.floor(exact), math.ceil(exact)}
+        assert abs(encoded.mean() - exact) < 6 * 0.5 / math.sqrt(n)
+
+
+def test_values_that_cannot_be_encoded_are_refused() -> None:
+    point = FixedPoint(32, 8, 1.0, {"a": 1.0})
+    for value, error in ((math.nan, NonFiniteUpdate), (math.inf, NonFiniteUpdate), (1.0001, UpdateTooLarge)):
+        for sign in (1, -1):
+            with pytest.raises(error):
+                point.encode(np.array([0.0, sign * value]), "a", STREAM)
+
+
+def test_a_sum_beyond_its_range_is_refused() -> None:
+    residues = to_ring(np.array([5, -6]), 20, 6)
+    assert from_ring(residues, 20, 6).tolist() == [5, -6]
+    with pytest.raises(UpdateError):
+        from_ring(residues, 20, 5)
+    with pytest.raises(UpdateTooLarge):
+        to_ring(np.array([7]), 20, 6)
+
+
+def test_a_sum_from_here_is_one_of_the_update_room_after_a_shift() -> None:
+    """docs/SPEC.md, "Encoding": in units of 2^-40, exactly."""
+    weights = {"a": 1.0, "b": 2.0}
+    point = FixedPoint.widest(32, 1.0, weights)
+    total = sum((point.encode(np.linspace(-1, 1, 9), name, STREAM) for name in weights), np.zeros(9, dtype=np.int64))
+    shifted = total << (update_encoding.FRACTION_BITS - point.fraction_bits)
+    mean = update_encoding.decode(shifted, 3.0)
+    assert np.array_equal(mean, (point.decode(total) / 3.0).astype(np.float32))
