@@ -102,6 +102,7 @@ class Institution:
             raise IdentityError("expected this institution's own key in the list, found another or none: set up again")
         if known is None:
             self._recorder.store(run, 0, "keys", data)
+        self._keys[run] = keys
 
     def upload(self, context: RoundContext, values: Integers) -> bytes:
         """The masked vector of encoded ``values``, shape (size,), with the shares of its masks.
@@ -185,13 +186,9 @@ class Institution:
         dealt = [split(secret, context.shape.threshold, context.shape.holders) for secret in secrets]
         packages = [
             seal_shares(
-                self._pair(context.run, holder),
-                context.digest,
-                self.name,
-                holder,
-                b"".join(to_bytes(shares[place]) for shares in dealt),
+                self._pair(context.run, holder), context.digest, self.name, holder, b"".join(map(to_bytes, shares))
             )
-            for place, holder in enumerate(context.graph.holders)
+            for holder, shares in zip(context.graph.holders, zip(*dealt, strict=True), strict=True)
         ]
         commitments = [commitment(secret, context.digest) for secret in secrets]
         return write_upload(context, self.name, total, commitments, packages, self._identity)

@@ -8,7 +8,7 @@ They do not run in constant time: shares are made and combined on the machine th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fedft.errors import FederationError
 from fedft.randomness import secure_bytes
@@ -20,17 +20,18 @@ SECRET_BYTES, SHARE_BYTES = 32, 33
 
 def split(secret: bytes, threshold: int, holders: int) -> list[int]:
     """Shares for the holders 1, 2, ..., ``holders``, with fresh coefficients."""
-    return shares_on([int.from_bytes(secret, "big"), *_coefficients(threshold - 1)], range(1, holders + 1))
+    return shares_on([int.from_bytes(secret, "big"), *_uniform(threshold - 1)], range(1, holders + 1))
 
 
-def shares_on(polynomial: Sequence[int], points: Iterable[int]) -> list[int]:
+def shares_on(polynomial: Sequence[int], points: Sequence[int]) -> list[int]:
     """The polynomial's values; its coefficients begin with the secret."""
+    downward = polynomial[::-1]
     shares = []
     for x in points:
         value = 0
-        for coefficient in reversed(polynomial):
-            value = (value * x + coefficient) % PRIME
-        shares.append(value)
+        for coefficient in downward:
+            value = value * x + coefficient  # reduced once, at the end: half the time at 139 coefficients
+        shares.append(value % PRIME)
     return shares
 
 
@@ -65,10 +66,7 @@ def to_bytes(share: int) -> bytes:
     return share.to_bytes(SHARE_BYTES, "big")
 
 
-def _coefficients(number: int) -> list[int]:
-    found: list[int] = []
-    while len(found) < number:
-        drawn = int.from_bytes(secure_bytes(SHARE_BYTES), "big") >> 7  # 257 bits: taken half of the time
-        if drawn < PRIME:
-            found.append(drawn)
-    return found
+def _uniform(number: int) -> list[int]:
+    """Uniform in the field but for 2^-255: 512 random bits each, reduced."""
+    drawn = secure_bytes(64 * number)
+    return [int.from_bytes(drawn[at : at + 64], "big") % PRIME for at in range(0, len(drawn), 64)]

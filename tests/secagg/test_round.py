@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedft.errors import FederationError, QuorumNotReached, StaleUpdate, UpdateError
+from fedft.randomness import secure_bytes
 from fedft.secagg import graph
 from fedft.secagg.coordinator import Coordinator
 from fedft.secagg.messages import read_answer, read_upload, revealed, write_answer, write_upload
-from fedft.secagg.shamir import to_bytes
+from fedft.secagg.shamir import PRIME, to_bytes
 from tests.secagg.parties import RUN, Cohort, plain_sum, uploads
 
 ROUNDS = itertools.count(1)
@@ -128,7 +129,7 @@ def altered_answer(cohort: Cohort, collector: Coordinator, name: str, answer: by
     context, uploaded = collector.context, cohort.names[1:]
     shares = read_answer(answer, context, name, uploaded, cohort.identities[name])
     for place in places:
-        shares[place] ^= 1
+        shares[place] = (shares[place] + int.from_bytes(secure_bytes(32), "big")) % PRIME
     return write_answer(context, name, uploaded, b"".join(map(to_bytes, shares)), cohort.identity[name])
 
 

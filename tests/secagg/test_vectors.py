@@ -125,6 +125,8 @@ def test_an_upload(ring: dict[str, Any]) -> None:
         for place, secret in enumerate(secrets):
             shares = [int(share, 16) for share in ring["shares"][name][place]]
             assert shamir.combine({1: shares[0], 3: shares[2], 4: shares[3]}) == secret
+            polynomial = [int.from_bytes(secret, "big"), *(int(row[place], 16) for row in ring["coefficients"][name])]
+            assert shamir.shares_on(polynomial, range(1, 5)) == shares
         packages = [unhex(package) for package in ring["packages"][name]]
         for place, holder in enumerate(NAMES):
             pair = unhex(ROUND["pairs"][" ".join(sorted((name, holder)))])

@@ -174,13 +174,17 @@ class Round:
             total = [v + sign * m for v, m in zip(total, words(key, SIZE, self.bits), strict=True)]
         return [v % 2**self.bits for v in total]
 
+    def coefficients(self, power: int) -> list[int]:
+        """Of x^power, by secret: from a hash, for the vectors alone."""
+        return [int.from_bytes(h(b"c%d,%d" % (place, power) + self.x), "big") for place in range(4)]
+
     def dealt(self, i: str) -> list[list[int]]:
-        """Shares by secret, then by holder; coefficients from a hash, for the vectors alone."""
-        found = []
-        for place, secret in enumerate(self.secrets(i)):
-            more = [int.from_bytes(h(b"c%d,%d" % (place, power) + self.x), "big") for power in range(1, THRESHOLD)]
-            found.append(shares([int.from_bytes(secret, "big"), *more], 4))
-        return found
+        """Shares by secret, then by holder."""
+        more = [self.coefficients(power) for power in range(1, THRESHOLD)]
+        return [
+            shares([int.from_bytes(secret, "big"), *(row[place] for row in more)], 4)
+            for place, secret in enumerate(self.secrets(i))
+        ]
 
     def package(self, i: str, holder: str, *, x: bytes | None = None) -> bytes:
         x = self.x if x is None else x
@@ -245,6 +249,10 @@ class Round:
             "masked": {i: self.masked(i) for i in self.uploaded},
             "packed": {i: packed(self.masked(i), self.bits).hex() for i in self.uploaded},
             "commitments": {i: [c.hex() for c in self.commitments(i)] for i in self.uploaded},
+            "coefficients": {
+                i: [[f"{c:064x}" for c in self.coefficients(power)] for power in range(1, THRESHOLD)]
+                for i in self.uploaded
+            },
             "shares": {i: [[f"{share:066x}" for share in row] for row in self.dealt(i)] for i in self.uploaded},
             "packages": {i: [self.package(i, holder).hex() for holder in NAMES] for i in self.uploaded},
             "uploads": {i: self.upload(i).hex() for i in self.uploaded},
