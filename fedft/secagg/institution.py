@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 from fedft.errors import IdentityError, PolicyError, QuorumNotReached, StaleUpdate, StorageError, UpdateError
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.randomness import secure_bytes
-from fedft.secagg.context import Identities, KeyList, RoundContext, read_keys, require_keys, write_key
+from fedft.secagg.context import Identities, KeyList, RoundContext, read_keys, require_keys, require_run, write_key
 from fedft.secagg.encoding import Integers, to_ring
 from fedft.secagg.graph import LEAST_COHORT
 from fedft.secagg.key_agreement import AgreementKey, commitment, mask_key, open_shares, pair_key, seal_shares
@@ -88,7 +88,7 @@ class Institution:
 
     def key_message(self, run: str) -> bytes:
         """This institution's X25519 key for the run, sealed; made and stored the first time."""
-        if self._recorder.stored(run, 0, "key") is None:
+        if self._recorder.stored(require_run(run), 0, "key") is None:
             self._recorder.store(run, 0, "key", secure_bytes(KEY_BYTES))
         return write_key(run, self.name, self._own_key(run).public, self._identity)
 

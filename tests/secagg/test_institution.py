@@ -7,9 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from fedft.errors import IdentityError, PolicyError, StaleUpdate, StorageError, UpdateError, UpdateTooLarge
+from fedft.errors import ConfigError, IdentityError, PolicyError, StaleUpdate, StorageError, UpdateError, UpdateTooLarge
 from fedft.secagg.context import gather_keys
 from fedft.secagg.institution import Institution, MemoryRecorder, Step
+from fedft.secagg.key_agreement import AgreementKey, commitment, mask_key, pair_key
+from fedft.secagg.masking import add_masks
 from fedft.secagg.messages import Question, read_upload, write_question
 from tests.secagg.parties import RUN, Cohort, uploads, values_of
 
@@ -44,21 +46,45 @@ def test_no_second_context_is_answered_under_one_run_and_round(changed: str) -> 
             member.upload(second, values_of(second, FIRST, 0))
 
 
-def test_a_crash_before_the_upload_is_stored_sends_nothing_and_leaves_a_new_try_free() -> None:
-    class FullDisk(MemoryRecorder):
-        def store(self, run: str, round_number: int, step: Step, content: bytes) -> None:
-            if step in ("upload", "answer"):
-                raise StorageError("expected to write, found no space")
-            super().store(run, round_number, step, content)
+class FullDisk(MemoryRecorder):
+    """Has what the member's own recorder has, and takes no more of one step."""
 
-    recorder = FullDisk()
-    recorder._stored.update(COHORT.recorders[FIRST]._stored)
-    name = FIRST
-    member = Institution(name, COHORT.identity[name], COHORT.identities, COHORT.coordinator.public, recorder)
+    def __init__(self, full: Step) -> None:
+        super().__init__()
+        self._stored.update(COHORT.recorders[FIRST]._stored)
+        self.full = full
+
+    def store(self, run: str, round_number: int, step: Step, content: bytes) -> None:
+        if step == self.full:
+            raise StorageError("expected to write, found no space")
+        super().store(run, round_number, step, content)
+
+
+def on_a_full_disk(full: Step) -> Institution:
+    return Institution(FIRST, COHORT.identity[FIRST], COHORT.identities, COHORT.coordinator.public, FullDisk(full))
+
+
+def test_an_upload_that_cannot_be_stored_is_not_sent_and_a_new_try_is_free() -> None:
     context = COHORT.context(next(ROUNDS))
     with pytest.raises(StorageError):
-        member.upload(context, values_of(context, name, 0))
-    assert COHORT.members[name].upload(context, values_of(context, name, 1))
+        on_a_full_disk("upload").upload(context, values_of(context, FIRST, 0))
+    assert COHORT.members[FIRST].upload(context, values_of(context, FIRST, 1))
+
+
+def test_an_answer_that_cannot_be_stored_is_not_sent_and_a_new_try_is_free() -> None:
+    number = next(ROUNDS)
+    sent = uploads(COHORT, COHORT.context(number), COHORT.names)
+    with pytest.raises(StorageError):
+        on_a_full_disk("answer").unmask(RUN, number, asked(COHORT.names, number, FIRST, sent))
+    assert COHORT.members[FIRST].unmask(RUN, number, asked(COHORT.names[:5], number, FIRST, sent))
+
+
+def test_a_key_that_cannot_be_stored_is_not_sent() -> None:
+    with pytest.raises(StorageError):
+        on_a_full_disk("key").key_message("run-2")
+    with pytest.raises(ConfigError):
+        COHORT.members[FIRST].key_message("no run")
+    assert COHORT.recorders[FIRST].stored("no run", 0, "key") is None
 
 
 def test_two_uploads_share_no_mask() -> None:
@@ -81,6 +107,27 @@ def test_a_masked_upload_is_uniform(ring_bits: int) -> None:
     seen = np.bincount(np.frombuffer(data, np.uint8, vector_bytes, start), minlength=256)
     expected = vector_bytes / 256
     assert ((seen - expected) ** 2 / expected).sum() < 400
+
+
+def test_what_hides_an_upload_whose_masks_were_all_restored_is_drawn_anew_and_known_to_nobody() -> None:
+    """Without the masks it shares, the vector is still uniform under b, which no two rounds have in common."""
+    commitments, size = set(), 2**15
+    raw = COHORT.recorders[FIRST].stored(RUN, 0, "key")
+    assert raw is not None
+    for _ in range(3):
+        context = COHORT.context(next(ROUNDS), size=size)
+        data = COHORT.members[FIRST].upload(context, np.zeros(size, dtype=np.int64))
+        read = read_upload(data, context, FIRST, COHORT.identities[FIRST])
+        commitments.add(read.commitments[0])
+        assert read.commitments[0] != commitment(bytes(32), context.digest)
+        pairs = [pair_key(AgreementKey(raw), RUN, FIRST, other, COHORT.keys.keys[other]) for other in COHORT.names[1:]]
+        left = read.vector.copy()
+        add_masks(left, [], [mask_key(pair, context.digest) for pair in pairs])
+        seen = np.bincount(left.view(np.uint8), minlength=256)
+        assert ((seen - 4 * size / 256) ** 2 / (4 * size / 256)).sum() < 400
+        add_masks(left, [], [bytes(32)])
+        assert left.any()
+    assert len(commitments) == 3
 
 
 def test_a_value_beyond_the_limit_is_refused_before_anything_is_stored() -> None:

@@ -216,10 +216,10 @@ class Round:
         self, holder: str, uploaded: list[str] | None = None, seed: bytes = COORDINATOR, **changed: Any
     ) -> bytes:
         uploaded = self.uploaded if uploaded is None else uploaded
-        heads = changed.pop("heads", {})
+        heads, named = changed.pop("heads", {}), changed.pop("named", holder)
         packages = changed.pop("packages", {})
         label = "fedft/v1/secagg-unmask"
-        fields = {**self.place, "holder": holder, "label": label, "uploaded": uploaded, **changed}
+        fields = {**self.place, "holder": named, "label": label, "uploaded": uploaded, **changed}
         body = b""
         for i in uploaded:
             known = i if i in NAMES else NAMES[0]
@@ -383,6 +383,7 @@ def hostile_questions(r: Round) -> list[Fields]:
         ),
         case("signed by a member", r.question("east", seed=IDENTITY["west"]), "IdentityError"),
         case("to another holder", r.question("north"), "IdentityError"),
+        case("with another holder's name", r.question("east", named="north"), "IdentityError"),
         case("of another round", another.question("east"), "StaleUpdate"),
         case("of another run", r.question("east", run="run-2"), "StaleUpdate"),
         case("a field too many", r.question("east", dead=["south"]), "UpdateError"),
