@@ -114,6 +114,9 @@ class Programs:
                 )
             time.sleep(0.1)
 
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._programs)
+
     def pid(self, name: str) -> int:
         return self._programs[name].pid
 

@@ -49,3 +49,9 @@ def test_the_local_engine_says_what_it_spends_outside_training(tmp_path: Path) -
     assert 0 < result["outside_training"] < 1
     assert 0 < local["seconds_of_training"] < local["seconds_of_rounds"] < local["seconds_of_play"]
     assert local["seconds_of_play"] < local["seconds_of_process"]
+
+
+def test_a_killed_coordinators_run_ends_with_the_undisturbed_bits(tmp_path: Path) -> None:
+    result = result_of("faults.py", write=tmp_path / "faults.json")
+    assert (result["kills"], result["identical"], result["charged_once"]) == (3, True, True)
+    assert sum(result["died_after"].values()) == 3
