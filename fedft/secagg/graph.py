@@ -101,6 +101,7 @@ class Graph:
             SEED_LABEL + bytes.fromhex(keys_digest) + round_number.to_bytes(4, "big") + hashlib.sha256(names).digest()
         ).digest()
         self.shape = shape
+        self._near: dict[str, tuple[str, ...]] = {}
         self.cohort = tuple(cohort)
         self._ring = _shuffled(cohort, seed + b"ring\n")
         self._place = {name: place for place, name in enumerate(self._ring)}
@@ -109,6 +110,11 @@ class Graph:
 
     def neighbours(self, name: str) -> tuple[str, ...]:
         """In order of their names, without ``name``."""
+        if name not in self._near:
+            self._near[name] = self._found(name)
+        return self._near[name]
+
+    def _found(self, name: str) -> tuple[str, ...]:
         if self.shape.complete:
             return tuple(other for other in self.cohort if other != name)
         place, half, n = self._place[name], self.shape.neighbours // 2, len(self._ring)

@@ -126,17 +126,23 @@ def learned(context: RoundContext, colluding: Sequence[str], told: Mapping[str, 
             continue
         if holder in uploaded:
             held.update((i, o) for i, dropped in revealed(context, uploaded).items() for o in (i, *dropped))
-    restored = {secret for secret, count in held.items() if count + len(colluding) >= context.threshold}
+    theirs = len(set(colluding) & set(context.graph.holders))
+    restored = {secret for secret, count in held.items() if count + theirs >= context.threshold}
     honest = [name for name in context.cohort if name not in colluding]
     unknown = [(i,) for i in honest if (i, i) not in restored]
-    pairs = [(i, j) for i, j in itertools.combinations(honest, 2) if not {(i, j), (j, i)} & restored]
+    pairs = [
+        (i, j)
+        for i in honest
+        for j in context.graph.neighbours(i)
+        if i < j and j not in colluding and not {(i, j), (j, i)} & restored
+    ]
     masks = np.zeros((len(honest), len(unknown) + len(pairs)))
     for column, parties in enumerate([*unknown, *pairs]):
         for sign, name in zip((1, -1), parties, strict=False):
             masks[honest.index(name), column] = sign
     # What is left of the masked vectors without any unknown mask: the left null space.
-    u, singular, _ = np.linalg.svd(masks)
-    null = u[:, (singular > 1e-9).sum() :] if masks.size else np.eye(len(honest))
+    eigenvalues, vectors = np.linalg.eigh(masks @ masks.T)
+    null = vectors[:, eigenvalues < 1e-9]
     sums = []
     for component in range(null.shape[1]):
         vector = null[:, component]
@@ -193,6 +199,28 @@ def test_a_coordinator_that_spreads_whom_it_leaves_out_reaches_the_bound_and_not
         reached, bound = smallest_sum(context, context.cohort[n - c :]), context.shape.least_honest_sum(c, c)
         assert reached >= bound
         assert reached == bound or (n, t, c) != (12, 9, 5), "as tight as this: the table cannot promise more"
+
+
+def test_cutting_a_member_out_of_the_sparse_graph_teaches_nothing_or_a_large_sum() -> None:
+    """Each holder is told that as many neighbours of one member dropped out as it accepts, spread or all the same."""
+    context = context_of(150, shape_for(150).threshold)
+    graph, shape = context.graph, context.shape
+    colluding = context.cohort[::21][: colluders(shape)]
+    theirs = len(set(colluding) & set(graph.holders))
+    room = shape.neighbours + 1 - shape.least_around
+    for victim in [name for name in context.cohort if name not in colluding][:2]:
+        near = [name for name in graph.neighbours(victim) if name not in colluding]
+        for spread in (False, True):
+            left: dict[str, set[str]] = {name: set() for name in graph.holders if name not in colluding}
+            for place, out in enumerate(near):
+                free = [name for name in left if name not in (out, victim) and len(left[name]) < room]
+                if len(free) >= shape.threshold - theirs and (spread or place < room):
+                    for holder in sorted(free, key=lambda name: len(left[name]))[: shape.threshold - theirs]:
+                        left[holder].add(out)
+            told = {holder: [name for name in context.cohort if name not in out] for holder, out in left.items()}
+            sums = learned(context, colluding, told)
+            assert len(sums) <= 1
+            assert all(len(one) >= shape.least_honest_sum(len(colluding), theirs) for one in sums)
 
 
 def test_one_colluder_beyond_the_bound_is_one_too_many() -> None:
