@@ -6,8 +6,8 @@
 vectors of that length. ``unmask_ratio``: removing what is left of the masks when 1 of 10 members dropped out, over
 adding the 9 plain vectors. ``cipher_share``: AES-256-CTR alone on the same bytes, one call a mask, over masking; goal
 at least 0.6. ``round``: a whole round of 10 members, 1 lost, at three ring widths, by part, with bytes up. ``cohorts``:
-the same with 100 members (quick: 50; --thousand: 1,000 too, a quarter of an hour), 10 % lost before the upload and 10 % of
-the holders after it: time of one member and of the coordinator, and whether the sum was exact. Process time, one
+the same with 100 members (quick: 50; --thousand: 1,000 too, a quarter of an hour), 10 % lost before the upload and 10 %
+of the holders after it: time of one member and of the coordinator, and whether the sum was exact. Process time, one
 thread; the median of some repeats.
 """
 
