@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -21,9 +22,26 @@ def living(processes: Collection[int]) -> list[int]:
     return sorted(pid for pid, state, _, _ in _stats() if pid in processes and state != "Z")
 
 
-def in_sessions(sessions: Collection[int]) -> list[int]:
-    """Processes that run in one of these sessions."""
-    return sorted(pid for pid, state, _, session in _stats() if session in sessions and state != "Z")
+def in_sessions(sessions: Collection[int], folder: Path) -> list[int]:
+    """Processes that run in one of these sessions, at home in ``folder``: a session's number may be another's by now.
+
+    What was killed a moment ago is given ten seconds to be gone.
+    """
+    end = time.monotonic() + 10
+    while True:
+        found = sorted(
+            pid for pid, state, _, session in _stats() if session in sessions and state != "Z" and _at(pid, folder)
+        )
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
+
+
+def _at(process: int, folder: Path) -> bool:
+    try:
+        return (Path("/proc") / str(process) / "cwd").resolve().is_relative_to(folder.resolve())
+    except OSError:
+        return False  # it has ended meanwhile
 
 
 def children(process: int) -> list[int]:

@@ -105,7 +105,7 @@ def every_program_was_there_as_its_own_user_and_none_is_left(played: Played) -> 
         assert [played.users[pid] for pid in relays] == [FIRST_USER + 500 + number for number in range(3)]
     else:
         assert {played.users[pid] for pid in (*agents, *relays)} == {os.geteuid()}
-    assert in_sessions(list(played.programs)) == []
+    assert in_sessions(list(played.programs), played.all) == []
 
 
 def the_superlink_knew_who_called_and_nothing_was_installed(played: Played) -> None:

@@ -106,7 +106,7 @@ def test_it_outlives_the_death_of_each_of_its_programs() -> None:
             last = [made.programs.pid(program) for program in PROGRAMS]
         assert "found it gone: see the SuperExec's log, then resume" in playing.ends[0]
         the_run_is_whole(made)
-        assert in_sessions([*first, *last]) == []
+        assert in_sessions([*first, *last], folder) == []
 
 
 def disturb(made: Rehearsal, playing: Playing) -> None:
