@@ -13,7 +13,7 @@ undisturbed run's adapter bit for bit, ``charged_once`` whether each ledger has 
 
 The other two play a rehearsal with everything that organisations would run, kill -9 its SuperLink, or one institution's
 way to it, and start it again after that many seconds. What a person would do is done, and counted in ``resumed``;
-``identical`` compares with the simulation of the same federation, if no round went on without somebody.
+``identical`` compares with the simulation of the same federation, and is null if a round went on without somebody.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ def program_down(folder: Path, *, program: str, down_s: float, empty: bool, roun
         "resumed": sum("then resume" in said and "gone" in said for said in watcher.said),
         "said": sorted({said[:160] for said in watcher.said}),
         "registered_again": registered,
-        "identical": bool(np.array_equal(adapter_of(made.run), adapter_of(folder / "simulated"))),
+        "identical": None if missing else np.array_equal(adapter_of(made.run), adapter_of(folder / "simulated")),
         "answers_missing": missing,
         "seconds_from_up_to_the_end": ended - up,
         "restarts": {one: count for one, count in restarts.items() if count},
