@@ -1,7 +1,8 @@
 """Programs that one command starts, watches and stops: each in a session of its own, with a log file of its own.
 
-Guarantee: on leaving the context nothing is left of the sessions that it started, however often a program was started
-again.
+Guarantees:
+- On leaving the context nothing is left of the sessions that it started, however often a program was started again.
+- A signal never goes to another's process: a number is signalled while it is sure to be ours alone.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Programs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for program in self._programs.values():
-            if program.process.poll() is None:
+            if not self._has_ended(program):
                 program.process.terminate()
         for name in reversed(list(self._programs)):
             self.stop(name)
@@ -103,10 +104,10 @@ class Programs:
             if ready():
                 self._awaited.pop(0)
                 continue
-            code = program.process.poll()
-            if code is not None:
+            if self._has_ended(program):
                 raise FederationError(
-                    f"expected {program.name} to run, found that it ended with {code}: see {program.log}"
+                    f"expected {program.name} to run, found that it ended with {program.process.returncode}: see "
+                    f"{program.log}"
                 )
             if time.monotonic() > end:
                 raise FederationError(
@@ -121,7 +122,7 @@ class Programs:
         return self._programs[name].pid
 
     def is_running(self, name: str) -> bool:
-        return self._programs[name].process.poll() is None
+        return not self._has_ended(self._programs[name])
 
     def restarts(self, name: str) -> int:
         return self._programs[name].restarts
@@ -146,13 +147,12 @@ class Programs:
     def restart_ended(self) -> list[str]:
         """Start again what has ended by itself, and end what it left behind; their names."""
         with self._change:
-            ended = [program for program in self._programs.values() if program.process.poll() is not None]
+            ended = [program for program in self._programs.values() if self._has_ended(program)]
             return [program.name for program in ended if self._restart(program)]
 
     def _restart(self, program: Program) -> bool:
         if time.monotonic() < program.not_before:
             return False
-        _signal(program.process, signal.SIGKILL)
         try:
             program.process = _spawn(
                 program.command, program.env, program.cwd, program.log, program.user, program.group
@@ -168,19 +168,38 @@ class Programs:
         with self._change:
             program = self._programs[name]
             program.not_before = max(program.not_before, time.monotonic() + down_s)
-            _signal(program.process, signal.SIGKILL)
-            program.process.wait()
+            self._end(program)
 
     def stop(self, name: str) -> None:
-        """SIGTERM, and SIGKILL to whatever of its session is left after STOP_S."""
+        """SIGTERM, and SIGKILL to whatever of its session is left when it ends, or after STOP_S."""
         with self._change:
-            process = self._programs.pop(name).process
-        if process.poll() is None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_S)
-        _signal(process, signal.SIGKILL)
-        process.wait()
+            program = self._programs.pop(name)
+            if not self._has_ended(program):
+                program.process.terminate()
+                end = time.monotonic() + STOP_S
+                while not self._has_ended(program) and time.monotonic() < end:
+                    time.sleep(0.02)
+                self._end(program)
+
+    def _has_ended(self, program: Program) -> bool:
+        """If so, what it left behind is ended too: before it is waited for, while its number is still its own."""
+        with self._change:
+            process = program.process
+            if process.returncode is None and _is_dead(process.pid):
+                self._end(program)
+            return process.returncode is not None
+
+    def _end(self, program: Program) -> None:
+        """SIGKILL to its whole session, unless it was waited for already."""
+        if program.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            program.process.wait()
+
+
+def _is_dead(child: int) -> bool:
+    """Whether it has ended; it is not waited for."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _spawn(
@@ -199,9 +218,3 @@ def _spawn(
             group=group,
             extra_groups=None if group is None else [],
         )
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    """To its whole session, which may outlive it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

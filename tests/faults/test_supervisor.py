@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from fedft.deployment.processes import Programs
 from tests.deployment.fake_agent import wait_for
 from tests.deployment.living import living
@@ -53,3 +55,18 @@ def test_what_was_stopped_is_not_started_again(tmp_path: Path) -> None:
         programs.start("sleeping", ["sleep", "60"])
         programs.stop("sleeping")
         assert programs.restart_ended() == []
+
+
+def test_the_number_of_a_program_that_has_ended_is_not_signalled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another's by then."""
+    with Programs(tmp_path, restart_s=0) as programs:
+        programs.start("ending", ["true"])
+        wait_for(lambda: not programs.is_running("ending"))
+        signalled: list[int] = []
+        monkeypatch.setattr(os, "killpg", lambda group, _: signalled.append(group))
+        assert not programs.is_running("ending")
+        programs.kill("ending")
+        programs.stop("ending")
+        assert signalled == []
