@@ -42,7 +42,7 @@ class PolicyAgent(Section):
     socket: Path = Field(description="Unix domain socket that the relay speaks to")
     ledger: Path = Field(description="the privacy ledger; an older copy put back forgets what was spent")
     state: Path = Field(description="folder of what must outlive a restart: consolidations, the newest roster seen")
-    log: Path = Field(description="one JSON line an event: no record, no figure of the data")
+    log: Path = Field(description="one JSON line an event, its owner's alone; no record's content")
     queue: int = Field(default=4, ge=0, le=1024, description="requests that may wait while one trains")
     max_request_bytes: int = Field(default=2**30, ge=1024, description="a longer request is refused unread")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model is trained")

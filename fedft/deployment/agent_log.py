@@ -1,12 +1,18 @@
-"""The agent's log: one JSON line an event, and what fedft says in words. Names, words and seconds; no data."""
+"""The agent's log: one JSON line an event, and what fedft says in words. Names, words and seconds; no row's content.
+
+Guarantee: a file that its owner alone can read, also one made anew. What fedft says of a refusal may hold a row's
+number or how many units there are; the relay, which runs as another user, is the coordinator's code: one word is for it.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
@@ -57,8 +63,7 @@ def agent_log(path: Path) -> Iterator[Events]:
     Raises StorageError when the file cannot be written.
     """
     try:
-        handler = WatchedFileHandler(path, encoding="utf-8")
-        path.chmod(0o640)
+        handler = _OwnersFile(path, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"expected to write {path}, found {error.strerror}: correct agent.log") from None
     handler.setFormatter(_JsonLines())
@@ -72,6 +77,15 @@ def agent_log(path: Path) -> Iterator[Events]:
         ours.setLevel(level)
         ours.removeHandler(handler)
         handler.close()
+
+
+class _OwnersFile(WatchedFileHandler):
+    """Mode 0600 from its first byte, and again where it lay there with another."""
+
+    def _open(self) -> TextIOWrapper:
+        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.fchmod(handle, 0o600)
+        return os.fdopen(handle, "a", encoding=self.encoding)
 
 
 class _JsonLines(logging.Formatter):

@@ -263,10 +263,10 @@ def test_the_log_says_which_round_and_how_it_went(folder: Path, answer: bytes | 
     assert 0 <= line["seconds"] < 10
 
 
-def test_the_log_is_for_its_owner_and_group(folder: Path) -> None:
+def test_the_log_is_for_its_owner_alone(folder: Path) -> None:
     policy = policy_in(folder)
     with served(FakeAgent(), policy):
-        assert stat.S_IMODE(policy.agent.log.stat().st_mode) == 0o640
+        assert stat.S_IMODE(policy.agent.log.stat().st_mode) == 0o600
 
 
 def test_without_a_log_it_does_not_begin(folder: Path) -> None:

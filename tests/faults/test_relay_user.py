@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,8 @@ from tests.federation import federation
 
 RELAY_USER = FIRST_USER + 500
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"
-THE_RELAYS = ("supernode", "agent.sock", "agent.log")
-"""All that its group may see; the log holds no data."""
+THE_RELAYS = ("supernode", "agent.sock")
+"""All that its group may see."""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another system user reads")
 
@@ -69,12 +70,13 @@ def test_the_relays_user_reads_neither_rows_nor_ledger_nor_key_nor_memory_while_
     assert asked_by_the_relay(agent) == b"HTTP/1.1 200 OK"
 
 
-def test_what_the_relays_user_may_read_of_the_agents_log_holds_no_row(
-    answering: tuple[Provisioned, AgentProcess, bytes],
-) -> None:
+def test_the_agents_log_is_its_owners_and_holds_no_row(answering: tuple[Provisioned, AgentProcess, bytes]) -> None:
+    """Not the relay's: why a request was refused may say how many units there are, and the relay hears one word."""
     members, _, _ = answering
     home = members.homes["north"].folder
-    said = read_by_the_relay(home / "agent.log").stdout.decode()
+    assert stat.S_IMODE((home / "agent.log").stat().st_mode) == 0o600
+    assert read_by_the_relay(home / "agent.log").returncode == 1
+    said = (home / "agent.log").read_text()
     assert '"outcome": "update"' in said
     rows = [json.loads(line) for line in (home / "rows.jsonl").read_text().splitlines()]
     assert not [row for row in rows if row["text"] in said or row["patient"] in said]
