@@ -1,7 +1,8 @@
 """The agent's log: one JSON line an event, and what fedft says in words. Names, words and seconds; no row's content.
 
-Guarantee: a file that its owner alone can read, also one made anew. What fedft says of a refusal may hold a row's
-number or how many units there are; the relay, which runs as another user, is the coordinator's code: one word is for it.
+Guarantee: a file that its owner alone can read, also one made anew, and nothing of it on standard output. What fedft
+says of a refusal may hold a row's number or how many units there are; the relay, which runs as another user, is the
+coordinator's code, and hears one word.
 """
 
 from __future__ import annotations
@@ -68,13 +69,15 @@ def agent_log(path: Path) -> Iterator[Events]:
         raise StorageError(f"expected to write {path}, found {error.strerror}: correct agent.log") from None
     handler.setFormatter(_JsonLines())
     ours = logging.getLogger("fedft")
-    level = ours.level
+    level, propagate = ours.level, ours.propagate
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
+    ours.propagate = False
     try:
         yield Events()
     finally:
         ours.setLevel(level)
+        ours.propagate = propagate
         ours.removeHandler(handler)
         handler.close()
 

@@ -2,6 +2,7 @@
 
 Guarantees:
 - On leaving the context nothing is left of the sessions that it started, however often a program was started again.
+- Their logs are this user's alone: an agent's may say what is not for the relay beside it.
 - A signal never goes to another's process: a number is signalled while it is sure to be ours alone.
 """
 
@@ -205,7 +206,7 @@ def _is_dead(child: int) -> bool:
 def _spawn(
     command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, user: int | None, group: int | None
 ) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as output:
         return subprocess.Popen(  # noqa: S603  programs named in this project
             list(command),
             env=dict(env),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import stat
@@ -267,6 +268,18 @@ def test_the_log_is_for_its_owner_alone(folder: Path) -> None:
     policy = policy_in(folder)
     with served(FakeAgent(), policy):
         assert stat.S_IMODE(policy.agent.log.stat().st_mode) == 0o600
+
+
+def test_what_fedft_says_is_in_the_log_and_nowhere_else(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(body: bytes) -> bytes:
+        logging.getLogger("fedft.rounds.institution").warning("refuses: 17 units")
+        return body
+
+    policy = policy_in(folder)
+    with served(FakeAgent(answer), policy) as client:
+        client.post("/v1/answer", content=b"x")
+    assert [line["text"] for line in lines_of(policy) if line["event"] == "note"] == ["refuses: 17 units"]
+    assert not caplog.records, "the root logger, which writes to the terminal, hears nothing"
 
 
 def test_without_a_log_it_does_not_begin(folder: Path) -> None:

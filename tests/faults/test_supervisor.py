@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -70,3 +71,11 @@ def test_the_number_of_a_program_that_has_ended_is_not_signalled_again(
         programs.kill("ending")
         programs.stop("ending")
         assert signalled == []
+
+
+def test_what_a_program_says_is_for_this_user_alone(tmp_path: Path) -> None:
+    """The agents' logs lie beside those of the relays, which run the coordinator's code."""
+    with Programs(tmp_path) as programs:
+        programs.start("agent", ["/bin/echo", "so many patients"])
+        programs.wait()
+    assert stat.S_IMODE((tmp_path / "agent.log").stat().st_mode) == 0o600
