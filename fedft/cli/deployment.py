@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedft import strict_json
 from fedft.cli.frame import INTERRUPTED, AsJson, File, Overrides, Plain, Run, console, fail, hint, log_into, say
 from fedft.errors import ConfigError, FedftError
 
@@ -51,7 +52,9 @@ def coordinate(
     superlink: Annotated[
         str | None, typer.Option(metavar="NAME", help="Connection in DIR/flower/config.toml. Default: its own.")
     ] = None,
-    poll: Annotated[float, typer.Option(metavar="SECONDS", help="Between two questions for replies.")] = 0.5,
+    poll: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.05, help="Of a new run: between two questions for replies.")
+    ] = 0.5,
     plain: Plain = False,
 ) -> None:
     """Run the federation in FILE across its members over the SuperLink; with --resume, go on with one."""
@@ -67,7 +70,14 @@ def coordinate(
         where = where or Path("runs") / f"{config.federation.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         runs.begin(config, where, opened, poll_s=poll)
     chosen = where or Path()
-    _watch(chosen, plain, lambda display: runs.play(chosen, opened, display, superlink=superlink))
+    again = f"fedft coordinate --coordinator {shlex.quote(str(home))} --resume {shlex.quote(str(chosen))}"
+    _watch(
+        chosen,
+        plain,
+        lambda display: runs.play(chosen, opened, display, superlink=superlink),
+        stopped=f"no longer watching; the run goes on; watch it again with: {again}",
+        resume=f"what is done is kept; go on with: {again}",
+    )
 
 
 def status(run: Run, as_json: AsJson = False) -> None:
@@ -76,7 +86,7 @@ def status(run: Run, as_json: AsJson = False) -> None:
 
     found = status_of(run)
     if as_json:
-        say(json.dumps(found, indent=2))
+        say(strict_json.dumps(found, indent=2))
         return
     state = "finished" if found["finished"] else "being played" if found["playing"] else "stopped"
     say(f"{found['run']}: {state}, {found['rounds_done']} of {found['rounds']} rounds")
@@ -102,7 +112,8 @@ def rehearse(
 
     config = _config(file, set_)
     where = folder or Path("rehearsals") / f"{config.federation.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    _watch(where / "run", plain, lambda display: play(config, where, display))
+    ended = f"every program is stopped; their logs are in {where / 'logs'}; play it again with a new --folder"
+    _watch(where / "run", plain, lambda display: play(config, where, display), stopped=ended, resume=ended)
 
 
 def _config(file: Path, overrides: list[str] | None) -> FederationConfig:
@@ -111,7 +122,8 @@ def _config(file: Path, overrides: list[str] | None) -> FederationConfig:
     return load_config(file, overrides or ())
 
 
-def _watch(run: Path, plain: bool, play: Callable[[Observer], dict[str, Any]]) -> None:
+def _watch(run: Path, plain: bool, play: Callable[[Observer], dict[str, Any]], *, stopped: str, resume: str) -> None:
+    """``stopped``, ``resume``: what to say after Ctrl-C, and after an error once the run had begun."""
     from fedft.audit.report import write_report
     from fedft.display.make import make_display
     from fedft.display.summary import next_steps, summary_view
@@ -124,12 +136,12 @@ def _watch(run: Path, plain: bool, play: Callable[[Observer], dict[str, Any]]) -
         with log_into(run) as log:
             write_report(run)
     except KeyboardInterrupt:
-        hint(f"no longer watching; the run goes on where a SuperLink plays it: fedft coordinate --resume {run}")
+        hint(stopped)
         raise typer.Exit(INTERRUPTED) from None
     except FedftError as error:
         fail(str(error))
         if not isinstance(error, ConfigError) and (run / "config.json").exists():
-            hint(f"what is done is kept; go on with: fedft coordinate --resume {run}")
+            hint(resume)
         raise typer.Exit(1) from None
     output.print(summary_view(summary))
     if not any(found["rounds_answered"] for found in summary["institutions"].values()):

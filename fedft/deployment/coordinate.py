@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from fedft import __version__
 from fedft.assembly.runs import as_written, run_name
 from fedft.config import FederationConfig
 from fedft.deployment.coordinator import POLL_S, Deployment, is_played
-from fedft.deployment.events import FILE, follow
+from fedft.deployment.events import FILE, follow, last_beginning
 from fedft.deployment.provision import Coordinator
 from fedft.deployment.provision_superlink import FLOWER_HOME, QUIET, flower_program
 from fedft.errors import ConfigError, FederationError
@@ -62,8 +61,9 @@ def play(folder: Path, coordinator: Coordinator, observer: Observer, *, superlin
     """
     Deployment.read(folder)
     events = folder / FILE
-    start = 0
-    if not is_played(folder):
+    if is_played(folder):
+        start = last_beginning(folder)
+    else:
         start = events.stat().st_size if events.exists() else 0
         submit(folder, coordinator, superlink=superlink)
     begun = time.monotonic()
@@ -116,16 +116,14 @@ def write_bundle(folder: Path) -> Path:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """Where the run in ``folder`` stands, from its files alone."""
+    """Where the run in ``folder`` stands, from its files alone; nothing there is changed, whoever plays it."""
     store, deployment = RunFolder(folder), Deployment.read(folder)
     config = store.config()
-    kept = store.latest()
-    records: list[Mapping[str, Any]] = [] if kept is None else kept[1]["records"]
-    last = records[-1] if records else None
+    done, last = store.progress()
     return {
         "run": config["run"],
         "playing": is_played(folder),
-        "rounds_done": 0 if last is None else last["round"],
+        "rounds_done": done,
         "rounds": config["federation"]["rounds"],
         "finished": (folder / "summary.json").exists(),
         "cohort": list(deployment.cohort),

@@ -35,6 +35,8 @@ from fedft.rounds.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 FILE = "deployment.json"
+LOCK = "lock"
+LOCK_WAIT_S = 2.0
 POLL_S = 0.5
 """Between two questions to the SuperLink for replies."""
 
@@ -93,12 +95,15 @@ def play_on(start: Callable[[FedftStrategy], object], folder: Path) -> None:
 
 
 def is_played(folder: Path) -> bool:
-    """Whether a ServerApp plays the run in ``folder`` now."""
+    """Whether a ServerApp plays the run in ``folder`` now. Changes nothing there."""
     try:
-        with _alone(folder):
-            return False
-    except FederationError:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False
 
 
 def _told(play: Callable[[], dict[str, Any]], events: EventWriter) -> None:
@@ -114,12 +119,21 @@ def _told(play: Callable[[], dict[str, Any]], events: EventWriter) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Two ServerApps on one run would ask for two different rounds. The lock ends with the process that holds it."""
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FederationError(f"expected nobody to play the run in {folder}, found a ServerApp: wait") from None
+    """Two ServerApps on one run would ask for two different rounds. The lock ends with the process that holds it.
+
+    Whoever asks is_played holds it too, for an instant: a lock that is taken is tried again for LOCK_WAIT_S.
+    """
+    with (folder / LOCK).open("ab") as lock:
+        end = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    words = f"expected nobody to play the run in {folder}, found a ServerApp: wait"
+                    raise FederationError(words) from None
+            time.sleep(0.02)
         yield
 
 

@@ -73,6 +73,18 @@ def _is_whole(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
+def last_beginning(folder: Path) -> int:
+    """Where the events of the newest ServerApp begin, in bytes: what an earlier one ended with is over."""
+    found = position = 0
+    if (folder / FILE).exists():
+        with (folder / FILE).open("rb") as file:
+            for line in file:
+                if line.startswith(b'["run_started"'):
+                    found = position
+                position += len(line)
+    return found
+
+
 def follow(
     folder: Path, observer: Observer, *, start: int, alive: Callable[[], bool], poll_s: float = 0.2
 ) -> Iterator[tuple[str, list[Any]]]:

@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ class RunFolder:
         lines = "".join(strict_json.dumps(record) + "\n" for record in manifest["records"])
         self._write_text("metrics.jsonl", lines)
         return tensors, manifest
+
+    def progress(self) -> tuple[int, dict[str, Any] | None]:
+        """Rounds that are finished, and the newest whole line of metrics.jsonl. Changes nothing: others may write."""
+        rounds, file, last = self._rounds(), self.path / "metrics.jsonl", None
+        for line in file.read_text().splitlines() if file.exists() else ():
+            with suppress(ValueError):  # cut off
+                last = dict(json.loads(line))
+        return (rounds[-1] if rounds else 0), last
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         self._write_text("summary.json", strict_json.dumps(summary, indent=2) + "\n")
