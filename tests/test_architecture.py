@@ -31,7 +31,7 @@ FLOORS = (
     ("training", "update"),
     ("data", "model", "privacy", "secagg"),
     ("config", "identity", "randomness"),
-    ("strict_json", "types"),
+    ("durable", "strict_json", "types"),
     ("errors",),
 )
 """From the top. A room imports itself and lower floors; rooms on one floor do not know each other."""

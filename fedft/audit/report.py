@@ -6,7 +6,6 @@ escaped in it. The same folder gives the same page.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -18,6 +17,7 @@ from fedft.audit.folder import Body, Run, number, part, pick, read_run
 from fedft.audit.page import as_bytes, as_duration, capitalized, cell, marked, page, paragraph, section, table
 from fedft.audit.svg import COLOURS, line_plot, row_plot
 from fedft.audit.words import axis_text, epsilon_text, headline, metric_name, metric_text, unit_of
+from fedft.durable import write_whole
 from fedft.errors import StorageError
 
 REPORT = "report.html"
@@ -167,10 +167,8 @@ def _is_run(folder: Path, name: str) -> bool:
 
 def _write(path: Path, text: str) -> Path:
     """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise StorageError(
             f"expected to write {path}, found {error.strerror or type(error).__name__}: make room or check the folder"

@@ -24,11 +24,13 @@ from fedft.assembly.planning import promised_plan
 from fedft.assembly.runs import resume_config
 from fedft.deployment.events import EventWriter
 from fedft.deployment.terms import terms_of
+from fedft.durable import write_whole
 from fedft.errors import ConfigError, FederationError, FedftError, StorageError
 from fedft.flower.strategy import FedftStrategy
 from fedft.identity.keys import PrivateKey
 from fedft.identity.roster import Roster
 from fedft.identity.signed import open_signed, seal
+from fedft.model.checkpoint import storage_errors
 from fedft.model.export import export_adapter
 from fedft.rounds.run_folder import RunFolder
 
@@ -55,7 +57,8 @@ class Deployment:
 
     def write(self, folder: Path) -> None:
         body = {"identity": self.identity, "roster": self.roster, "cohort": list(self.cohort), "poll_s": self.poll_s}
-        (folder / FILE).write_text(json.dumps(body, indent=2) + "\n")
+        with storage_errors(folder):
+            write_whole(folder / FILE, (json.dumps(body, indent=2) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Deployment:

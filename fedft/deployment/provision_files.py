@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedft.durable import write_whole
 from fedft.errors import ConfigError
 from fedft.model.checkpoint import storage_errors
 
@@ -25,8 +26,6 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """The old content or the new, nothing between."""
-    beside = path.with_name(f".{path.name}.partial")
+    """The old content or the new, nothing between, and the new to stay. Raises StorageError."""
     with storage_errors(path):
-        beside.write_bytes(content)
-        beside.replace(path)
+        write_whole(path, content)

@@ -38,6 +38,7 @@ from fedft.deployment.certificates import (
 from fedft.deployment.provision_federation import require_port
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, institution_files
 from fedft.deployment.provision_request import JoinRequest, make_join_request, read_join_request
+from fedft.durable import write_whole
 from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
@@ -146,9 +147,7 @@ class Institution:
             if not (self.folder / "policy.toml").exists():
                 files["policy.toml"] = files["policy.template.toml"]
             for name, content in files.items():
-                beside = self.folder / f"{name}.partial"
-                beside.write_bytes(content)
-                beside.replace(self.folder / name)
+                write_whole(self.folder / name, content)
         return roster
 
     def check(self) -> Roster:

@@ -18,6 +18,7 @@ from fedft.deployment.certificates import load_certificate, require_certificate_
 from fedft.deployment.provision_federation import require_port
 from fedft.deployment.provision_request import JoinRequest
 from fedft.deployment.proxy import CONFIGURATION, forwarder_configuration
+from fedft.durable import write_whole
 from fedft.errors import ConfigError, IdentityError
 from fedft.identity.documents import MAX_DOCUMENT_BYTES, read_document, write_document
 from fedft.identity.keys import PrivateKey, PublicKey
@@ -137,9 +138,7 @@ def write_kit(kit: Kit, key: PrivateKey, forwarder_port: int, target: Path) -> N
     files = {KIT_FILE: kit.sealed(key), **institution_files(kit, forwarder_port)}
     with storage_errors(target):
         if target.name.endswith(_ARCHIVES):
-            beside = target.with_name(f".{target.name}.partial")
-            beside.write_bytes(_archive(files))
-            beside.replace(target)
+            write_whole(target, _archive(files))
             return
         with whole_folder(target) as folder:
             for name, content in files.items():

@@ -9,7 +9,6 @@ Guarantees:
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from fedft.durable import write_whole
 from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import MAX_DOCUMENT_BYTES, canonical, read_document, write_document
 from fedft.identity.keys import PrivateKey, PublicKey
@@ -193,17 +193,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.partial")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        write_whole(path, content)
     except OSError as error:
         raise StorageError(f"expected to write {path}, found {error.strerror}: correct the path, free space") from None

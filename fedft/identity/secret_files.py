@@ -10,6 +10,7 @@ import os
 import stat
 from pathlib import Path
 
+from fedft.durable import sync
 from fedft.errors import ConfigError, StorageError
 
 MAX_SECRET_BYTES = 64 * 1024
@@ -64,7 +65,7 @@ def write_secret(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _sync_names(path.parent)
+        sync(path.parent)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise StorageError(
@@ -89,11 +90,3 @@ def _require_mode(path: Path, found: os.stat_result) -> None:
             f"expected mode 0600 on {path}, found {mode:04o}: others could read this private key; "
             f"run chmod 600 on it, and make a new key if others had access"
         )
-
-
-def _sync_names(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,10 +17,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from fedft.durable import sync
 from fedft.errors import FedftError, LedgerCorrupt, LedgerError, LedgerLocked, StorageError
 from fedft.ledger.chain import Chain
 from fedft.ledger.entries import Entry, parse_entry
-from fedft.ledger.files import sync_folder
 
 APPLICATION_ID = int.from_bytes(b"FEDF")
 FORMAT_VERSION = 1
@@ -81,7 +81,7 @@ def create(path: Path, first: Entry) -> None:
     with open(fresh, "rb") as file:
         os.fsync(file.fileno())
     fresh.rename(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def connect_for_writing(path: Path) -> sqlite3.Connection:

@@ -90,15 +90,6 @@ def read_head(path: Path) -> Head | None:
         raise LedgerCorrupt(f"expected a head in {head_path(path).name}, found something else") from None
 
 
-def sync_folder(folder: Path) -> None:
-    """Make new and replaced names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _try_lock(descriptor: int, operation: int) -> bool:
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedft import strict_json
+from fedft.durable import sync, write_whole
 from fedft.errors import StorageError
 
 CHECKPOINT_LABEL = "fedft/v1/checkpoint"
@@ -42,9 +43,8 @@ def write_checkpoint(folder: Path, *, tensors: Mapping[str, Array], manifest: Ma
     sealed = strict_json.dumps({"sha256": _seal(body), **body}, indent=1).encode()
 
     def fill(target: Path) -> None:
-        _write_file(target / _tensors_name(digest), payload)
-        _sync(target)
-        _write_file(target / MANIFEST, sealed)
+        write_whole(target / _tensors_name(digest), payload)
+        write_whole(target / MANIFEST, sealed)
 
     if not folder.is_dir():
         with whole_folder(folder) as target:
@@ -52,7 +52,7 @@ def write_checkpoint(folder: Path, *, tensors: Mapping[str, Array], manifest: Ma
         return
     with storage_errors(folder):
         fill(folder)
-        _sync(folder)
+        sync(folder)
         for other in folder.glob("tensors-*.safetensors*"):
             if other.name != _tensors_name(digest):
                 other.unlink()
@@ -105,12 +105,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             partial.mkdir(parents=True)
             yield partial
             for path in partial.iterdir():
-                _sync(path)
-            _sync(partial)
+                sync(path)
+            sync(partial)
             if folder.exists():
                 folder.rename(old)
             partial.rename(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
         finally:
             _put_back(old, folder)
             shutil.rmtree(partial, ignore_errors=True)
@@ -135,28 +135,6 @@ def storage_errors(path: Path) -> Iterator[None]:
             f"expected to write {path}, found {problem}: free space or correct the path; "
             "what was there before is unchanged"
         ) from error
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    """Write beside, sync, rename: ``path`` holds its old content or all of the new."""
-    beside = path.with_name(f"{path.name}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _tensors_name(digest: str) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy.typing as npt
 
 from fedft import strict_json
+from fedft.durable import write_whole
 from fedft.errors import ConfigError, StorageError
 from fedft.model.checkpoint import read_checkpoint, write_checkpoint
 
@@ -116,16 +117,8 @@ class RunFolder:
 
     def _write_text(self, name: str, text: str) -> None:
         """Whole or not at all."""
-        target, temporary = self.path / name, self.path / f".{name}.tmp"
-
-        def write() -> None:
-            with temporary.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-
-        _guarded(write, target)
+        target = self.path / name
+        _guarded(lambda: write_whole(target, text.encode()), target)
 
 
 def _guarded(action: Callable[[], None], where: Path) -> None:

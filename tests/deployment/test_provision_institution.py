@@ -62,7 +62,7 @@ def test_a_kit_is_put_in_place(made: Made, form: str) -> None:
     path = {"archive": made.kit("north"), "folder": made.folder / "kit", "file": made.folder / "kit" / "kit.json"}[form]
     roster = north.accept(path)
     assert roster == north.check() == made.coordinator.roster
-    assert not list(north.folder.rglob("*.partial"))
+    assert not [path for kind in ("partial", "tmp") for path in north.folder.rglob(f"*.{kind}")]
     policy = load_policy(north.folder / "policy.toml")
     assert (policy.institution.name, policy.institution.federation) == ("north", "hospitals")
     assert policy.institution.coordinator == made.coordinator.federation.coordinator.text
@@ -209,7 +209,7 @@ def test_a_replacement_that_is_cut_off_goes_on_with_the_next_accept(
     north.check()
     assert {name: (north.folder / name).read_bytes() for name in SECRETS} == expected
     assert {name: (north.folder / "before-2" / name).read_bytes() for name in SECRETS} == before
-    assert not list(north.folder.rglob("*.partial"))
+    assert not [path for kind in ("partial", "tmp") for path in north.folder.rglob(f"*.{kind}")]
 
 
 @pytest.mark.parametrize("name", SECRETS)

@@ -35,7 +35,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "heard two": dying(OpenRound, "receive", after=True, nth=2),
     "heard all": dying(OpenRound, "receive", after=True, nth=3),
     "before the evaluation": dying(fedft.assembly.coordinator, "evaluate"),
-    "in a checkpoint": dying(fedft.model.checkpoint, "_write_file", after=True, nth=3),
+    "in a checkpoint": dying(fedft.model.checkpoint, "write_whole", after=True, nth=3),
     "before the rename": dying(Path, "rename", only=to("checkpoints/round-")),
     "after the rename": dying(Path, "rename", only=to("checkpoints/round-"), after=True),
     "half a line": half_a_line,

@@ -101,7 +101,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after-the-last-release": dying(Ledger, "record_release", after=True, nth=2),
     "heard-all": dying(OpenRound, "receive", after=True, nth=3),
     "before-the-evaluation": dying(fedft.assembly.coordinator, "evaluate"),
-    "in-a-checkpoint": dying(fedft.model.checkpoint, "_write_file", after=True, nth=3),
+    "in-a-checkpoint": dying(fedft.model.checkpoint, "write_whole", after=True, nth=3),
     "before-a-rename": dying(Path, "rename", only=to("checkpoints/round-")),
     "after-a-rename": dying(Path, "rename", only=to("checkpoints/round-"), after=True),
     "before-a-line": dying(RunFolder, "_append"),
