@@ -2,7 +2,8 @@
 
 Guarantees:
 - Nothing is read of a request before the coordinator's signature over all of it holds.
-- The policy wins: what it does not allow is refused before the data set is opened, in one signed word.
+- The policy wins: what it does not allow is refused before the data set is opened, in one signed word; noise, which
+  follows from how many units there are, before anything is charged or trained.
 - What leaves is an update or a refusal as rounds/institution.py makes them, or a name; always signed by its own key.
 - The base model is loaded once for all rounds of the same terms; a restart loses nothing that was charged.
 """

@@ -20,13 +20,14 @@ from fedft.rounds.plan import RoundPlan
 SECTIONS = frozenset(
     {"label", "federation", "model", "adapter", "task", "data", "training", "privacy", "continual", "aggregation"}
 )
-"""What terms may speak of; "secure_aggregation" besides. Metrics, losses and counts are asked for by no known key."""
+"""What terms may speak of. Metrics, losses and counts are asked for by no known key; nor is secure aggregation: this
+version has none to give."""
 
 
 def require_allowed(policy: InstitutionPolicy, terms: Mapping[str, Any], plan: RoundPlan) -> None:
     """Return if the policy allows what the terms and the round's plan ask for. Raises PolicyError."""
     asked = _Asked(terms)
-    asked.only(SECTIONS | {"secure_aggregation"})
+    asked.only(SECTIONS)
     for rule in (_names, _training, _aggregation, _privacy, _fisher):
         for problem in rule(policy, asked, plan):
             raise PolicyError(f"{problem}: ask the institution, or plan within its policy")
@@ -111,8 +112,7 @@ def _aggregation(policy: InstitutionPolicy, asked: _Asked, plan: RoundPlan) -> I
             f"expected {', '.join(roles)} to be trained, as the method that allow.aggregations lets pass does, "
             f"found {', '.join(plan.roles)}"
         )
-    secure = asked.value("secure_aggregation", "enabled")
-    if policy.allow.secure_aggregation == "required" and secure is not True:
+    if policy.allow.secure_aggregation == "required":
         yield 'expected secure aggregation, as allow.secure_aggregation = "required" says, found a plan without'
 
 

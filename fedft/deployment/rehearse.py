@@ -31,7 +31,8 @@ from fedft.deployment.provision_institution import Institution
 from fedft.deployment.provision_kit import supernode_command
 from fedft.deployment.provision_superlink import QUIET, flower_program, superexec_command, superlink_command
 from fedft.deployment.proxy import nginx_command
-from fedft.errors import ConfigError, StorageError
+from fedft.errors import ConfigError
+from fedft.identity.secret_files import write_secret
 from fedft.rounds.progress import Observer
 
 FIRST_USER = 61000
@@ -171,6 +172,7 @@ def rehearse(config: FederationConfig, folder: Path, observer: Observer) -> dict
 
 def provision(config: FederationConfig, folder: Path) -> tuple[Coordinator, dict[str, Home]]:
     """Keys, certificates, roster, and each institution's folder with its rows and policy."""
+    _require_files(config)
     parts = PublicParts(config)
     shares = deal(config, parts.labels)
     if config.federation.min_institutions > len(shares):
@@ -219,24 +221,19 @@ def _furnish(config: FederationConfig, parts: PublicParts, coordinator: Coordina
     reference = None if config.data.reference is None else home.folder / "reference.jsonl"
     if reference is not None:
         shutil.copyfile(str(config.data.reference), reference)
-    model = home.folder / "model"
-    if Path(config.model.base).is_dir():
-        shutil.copytree(config.model.base, model)
-    policy = home.folder / "policy.toml"
-    policy.unlink(missing_ok=True)
-    policy.write_text(_policy(config, parts, home, model, reference), encoding="utf-8")
-    policy.chmod(0o600)
+    shutil.copytree(config.model.base, home.folder / "model")
+    (home.folder / "policy.toml").unlink(missing_ok=True)
+    write_secret(home.folder / "policy.toml", _policy(config, parts, home, reference).encode())
     if home.agent_user is not None and home.relay_user is not None:
         _hand_over(home.folder, home.agent_user, home.relay_user)
 
 
-def _policy(config: FederationConfig, parts: PublicParts, home: Home, model: Path, reference: Path | None) -> str:
+def _policy(config: FederationConfig, parts: PublicParts, home: Home, reference: Path | None) -> str:
     """What the federation file asks for, and nothing more: a rehearsal of the plan, not of the officer's judgement."""
     privacy, unprotected = config.privacy, config.privacy.mode == "off"
-    base = model if model.is_dir() else Path(config.model.base)
     values: dict[str, object] = {
         "models.sha256": parts.model.base_digest,
-        "models.path": str(base),
+        "models.path": "model",
         "datasets.name": home.name,
         "datasets.path": ROWS,
         "datasets.unit": config.data.unit,
@@ -261,11 +258,20 @@ def _write_rows(rows: DataSet, path: Path, *, unit: str | None) -> None:
     for example in rows.examples:
         own = {} if unit is None else {unit: example.unit}
         lines.append(json.dumps({**example.fields, **own}))
-    try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        path.chmod(0o600)
-    except OSError as error:
-        raise StorageError(f"expected to write {path}, found {error.strerror}: make room or choose another") from error
+    write_secret(path, ("\n".join(lines) + "\n").encode())
+
+
+def _require_files(config: FederationConfig) -> None:
+    """Each institution gets the base model and the public reference as files. Raises ConfigError for what is none."""
+    reference = config.data.reference
+    for key, found, is_there in (
+        ("model.base", config.model.base, Path(config.model.base).is_dir()),
+        ("data.reference", reference, reference is None or Path(reference).is_file()),
+    ):
+        if not is_there:
+            raise ConfigError(
+                f'expected {key} on this machine for a rehearsal, found "{found}": download it, and name its path'
+            )
 
 
 def _hand_over(folder: Path, agent: int, relay: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,13 @@ from fedft.config import load_policy
 from fedft.deployment import coordinate, rehearse
 from fedft.deployment.agent import Agent
 from fedft.deployment.coordinator import Deployment, Members
-from fedft.errors import IdentityError, LedgerLocked
+from fedft.errors import ConfigError, IdentityError, LedgerLocked
+from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
 from fedft.rounds.messages import ANSWER_LABEL, REQUEST_LABEL, decode_answer, decode_request, encode_request
-from fedft.rounds.plan import RoundRequest
+from fedft.rounds.plan import RoundRequest, terms_digest
 from fedft.simulation.run import play
 from fedft.update.release import Refusal
 from tests.deployment.deployed import Deployed
@@ -139,3 +142,33 @@ def test_a_key_that_the_roster_does_not_have_is_refused_at_start(private: Deploy
     PrivateKey.generate().save(home / "identity.key")
     with pytest.raises(IdentityError, match="admitted"):
         Agent(load_policy(home / "policy.toml"))
+
+
+def test_secure_aggregation_that_is_only_claimed_is_not_taken_for_it(private: Deployed, tmp_path: Path) -> None:
+    """Where the policy requires it: there is none to give yet, so whatever the terms say, nothing is trained."""
+    file = private.policy_file("north")
+    text = file.read_text().replace('secure_aggregation = "optional"', 'secure_aggregation = "required"')
+    assert '"required"' in text
+    file.write_text(text)
+    north = private.start_again("north")
+    private.begin(tmp_path / "run")
+    request, terms = private.request(tmp_path / "run")
+    for claim in ({}, {"secure_aggregation": {"enabled": True}}):
+        said = canonical({**json.loads(terms), **claim}).decode()
+        asked = RoundRequest(replace(request.plan, terms_digest=terms_digest(said)), request.adapter)
+        told = private.opened("north", north.answer(private.signed(asked, said)))
+        assert isinstance(told, Refusal)
+        assert told.reason == "policy"
+    assert private.charges("north") == ()
+
+
+@pytest.mark.parametrize(("key", "name"), [("model.base", "organisation/model"), ("data.reference", "datasets:notes")])
+def test_a_rehearsal_wants_its_model_and_public_rows_as_files(tmp_path: Path, key: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=f'expected {key} on this machine for a rehearsal, found "{name}"'):
+        rehearse.provision(federation(tmp_path / "data", f"{key}={name}"), tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_rehearsals_rows_are_its_owners_alone_from_the_first_byte(private: Deployed) -> None:
+    for home in private.homes.values():
+        assert stat.S_IMODE((home.folder / "rows.jsonl").stat().st_mode) == 0o600

@@ -107,9 +107,9 @@ REFUSED: dict[str, Case] = {
         "allow.max_clip_norm",
     ),
     "no secure aggregation": ({"allow__secure_aggregation": "required"}, {}, {}, "allow.secure_aggregation"),
-    "secure aggregation off": (
-        {"allow__secure_aggregation": "required"}, {"secure_aggregation": {"enabled": False}}, {},
-        "allow.secure_aggregation",
+    "secure aggregation that is only claimed": (
+        {"allow__secure_aggregation": "required"}, {"secure_aggregation": {"enabled": True, "threshold": 3}}, {},
+        "found .secure_aggregation.",
     ),
     "metrics": ({}, {"metrics": ["loss", "accuracy"]}, {}, r"found .metrics.: \[release\]"),
     "an evaluation here": ({}, {"evaluation": {"every": 1}}, {}, r"found .evaluation.: \[release\]"),
@@ -135,9 +135,6 @@ ALLOWED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "EWC with public rows": ({}, {"continual": {"method": "ewc", "fisher": "public"}}, {}),
     "another method that may be": (
         {"allow__aggregations": ["fedavg"]}, {"aggregation.method": "fedavg"}, {"roles": ("lora_A", "lora_B", "head")},
-    ),
-    "secure aggregation": (
-        {"allow__secure_aggregation": "required"}, {"secure_aggregation": {"enabled": True, "threshold": 3}}, {},
     ),
 }  # fmt: skip
 
