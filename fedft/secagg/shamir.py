@@ -2,8 +2,9 @@
 
 Guarantee: any t of the shares give the secret; fewer than t are independent of it, the coefficients being uniform.
 
-Plain integers: 0.5 ms a secret at 50 holders where pycryptodome's GF(2^128), a bit at a time, needs 200 to 460 ms.
-They do not run in constant time: shares are made and combined on the machine that may know the secret.
+Plain integers: 0.1 ms to share a secret among 50 holders and 0.4 ms to combine 34 shares; pycryptodome's GF(2^128), a
+bit at a time, needs 25 and 60 ms for the same 32 bytes (LAB.md). They do not run in constant time: shares are made and
+combined on the machine that may know the secret.
 """
 
 from __future__ import annotations
