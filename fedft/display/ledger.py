@@ -17,7 +17,7 @@ from fedft.display.words import epsilon_text, figure
 from fedft.errors import ConfigError
 from fedft.ledger import Entry, Ledger
 from fedft.privacy.accountant import epsilon_of
-from fedft.privacy.events import PrivacyEvent, UnprotectedRelease
+from fedft.privacy.events import DataIndependentRelease, PrivacyEvent, UnprotectedRelease
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,10 @@ def story_view(story: LedgerStory) -> RenderableType:
 
 
 def _account(dataset: str, events: Sequence[PrivacyEvent], delta: float | None) -> Account:
+    charged = sum(not isinstance(event, DataIndependentRelease) for event in events)
     if any(isinstance(event, UnprotectedRelease) for event in events):
-        return Account(dataset, len(events), delta, math.inf)
-    return Account(dataset, len(events), delta, None if delta is None else epsilon_of(events, delta))
+        return Account(dataset, charged, delta, math.inf)
+    return Account(dataset, charged, delta, None if delta is None else epsilon_of(events, delta))
 
 
 def _account_line(account: Account) -> Text:

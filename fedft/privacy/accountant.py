@@ -17,7 +17,13 @@ import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
-from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
+from fedft.privacy.events import (
+    DataIndependentRelease,
+    DpSgdRound,
+    GaussianRelease,
+    PrivacyEvent,
+    UnprotectedRelease,
+)
 
 INTERVAL = 2.5e-4
 """Privacy losses are rounded to multiples of this. One value for all, so that more events never come to less."""
@@ -39,8 +45,8 @@ def epsilon_of(events: Sequence[PrivacyEvent], delta: float) -> float:
     """The epsilon that all ``events`` on one data set amount to at ``delta``.
 
     Guarantee: an upper bound, which no further event lowers; up to 1,000 steps at most 0.004 above what a ten times
-    finer discretisation finds. No events: 0. Any UnprotectedRelease, noise below 1/1000, or losses of
-    about 100,000: infinite.
+    finer discretisation finds. No events: 0, and a DataIndependentRelease adds nothing. Any UnprotectedRelease, noise
+    below 1/1000, or losses of about 100,000: infinite.
     """
     return epsilon_curve(events, (delta,))[0]
 
@@ -121,9 +127,10 @@ def _require_probability(delta: float) -> None:
 
 def _epsilon_at(events: Sequence[PrivacyEvent], delta: float, coarser: float = 1.0) -> float:
     _require_probability(delta)
-    if any(isinstance(event, UnprotectedRelease) or event.noise_multiplier < 1 / TICKS_PER_UNIT for event in events):
+    paid = [event for event in events if not isinstance(event, DataIndependentRelease)]
+    if any(isinstance(event, UnprotectedRelease) or event.noise_multiplier < 1 / TICKS_PER_UNIT for event in paid):
         return math.inf
-    mechanisms = _merged(events)
+    mechanisms = _merged(paid)
     if not mechanisms:
         return 0.0
     interval = _interval(mechanisms)

@@ -47,12 +47,18 @@ class UnprotectedRelease:
     """Something left without a guarantee, named so by the institution's policy: epsilon is infinite from here on."""
 
 
-PrivacyEvent = DpSgdRound | GaussianRelease | UnprotectedRelease
+@dataclass(frozen=True)
+class DataIndependentRelease:
+    """Something left in which no row had a part, as shares of masks: it costs nothing, and is on record."""
 
-_KINDS: dict[str, type[DpSgdRound | GaussianRelease | UnprotectedRelease]] = {
+
+PrivacyEvent = DpSgdRound | GaussianRelease | UnprotectedRelease | DataIndependentRelease
+
+_KINDS: dict[str, type[DpSgdRound | GaussianRelease | UnprotectedRelease | DataIndependentRelease]] = {
     "dp-sgd-round": DpSgdRound,
     "gaussian-release": GaussianRelease,
     "unprotected-release": UnprotectedRelease,
+    "data-independent-release": DataIndependentRelease,
 }
 
 

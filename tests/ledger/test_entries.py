@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedft.errors import LedgerCorrupt, LedgerError
 from fedft.ledger.entries import Entry, as_intent, as_release, intent_fields, make_entry, parse_entry
-from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
+from fedft.privacy.events import DataIndependentRelease, DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
 from fedft.types import Digest
 
 TIME = "2026-01-31T23:59:58Z"
@@ -27,6 +27,7 @@ EVENTS: st.SearchStrategy[PrivacyEvent] = st.one_of(
     ),
     st.builds(GaussianRelease, noise_multiplier=st.floats(1e-3, 1e3)),
     st.just(UnprotectedRelease()),
+    st.just(DataIndependentRelease()),
 )
 EVIDENCE = st.dictionaries(
     st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True),

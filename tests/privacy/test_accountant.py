@@ -9,7 +9,7 @@ import pytest
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
 from fedft.privacy.accountant import _kept_step, calibrate, epsilon_curve, epsilon_of, require_budget_for, require_delta
-from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
+from fedft.privacy.events import DataIndependentRelease, DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
 
 ROUND = DpSgdRound(2.0, 0.1, 20)
 
@@ -18,6 +18,10 @@ def test_nothing_costs_nothing_and_an_unprotected_release_everything() -> None:
     assert epsilon_of([], 1e-5) == 0.0
     assert epsilon_of([ROUND, UnprotectedRelease()], 1e-5) == math.inf
     assert epsilon_curve([UnprotectedRelease()], [1e-5, 1e-6]) == [math.inf, math.inf]
+    free = DataIndependentRelease()
+    assert epsilon_of([free], 1e-5) == 0.0
+    assert epsilon_of([free, ROUND, free], 1e-5) == epsilon_of([ROUND], 1e-5)
+    assert epsilon_of([free, UnprotectedRelease()], 1e-5) == math.inf
 
 
 def test_the_curve_is_epsilon_at_each_delta() -> None:

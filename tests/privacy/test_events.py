@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedft.errors import LedgerCorrupt, PrivacyError
 from fedft.privacy.events import (
+    DataIndependentRelease,
     DpSgdRound,
     GaussianRelease,
     PrivacyEvent,
@@ -30,6 +31,7 @@ EVENTS: st.SearchStrategy[PrivacyEvent] = st.one_of(
     ),
     st.builds(GaussianRelease, NOISE),
     st.builds(UnprotectedRelease),
+    st.builds(DataIndependentRelease),
 )
 
 
@@ -47,6 +49,7 @@ def test_the_json_of_each_kind() -> None:
     }
     assert event_as_json(GaussianRelease(5.0)) == {"kind": "gaussian-release", "noise_multiplier": 5.0}
     assert event_as_json(UnprotectedRelease()) == {"kind": "unprotected-release"}
+    assert event_as_json(DataIndependentRelease()) == {"kind": "data-independent-release"}
 
 
 @pytest.mark.parametrize("noise", [0.0, -1.0, math.inf, math.nan, "1", None, True])
