@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from fedft.errors import FederationError, FedftError, UpdateError
 from fedft.flower.records import body_content, body_of
 from fedft.identity.signed import HEAD_BYTES
-from fedft.rounds.coordinator import Coordinator, OpenRound
+from fedft.rounds.coordinator import Coordinator
 from fedft.rounds.messages import (
     ANSWER_LABEL,
     MAX_SMALL,
@@ -26,6 +26,7 @@ from fedft.rounds.messages import (
     encode_request,
     fresh_nonce,
 )
+from fedft.rounds.open_round import OpenRound
 from fedft.rounds.plan import RoundRequest
 from fedft.update.envelope import largest_envelope
 from fedft.update.release import Refusal

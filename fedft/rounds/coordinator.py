@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedft.aggregation.base import Aggregation, RunningSum
+from fedft.aggregation.base import Aggregation
 from fedft.aggregation.server_optimizer import ServerOptimizer
-from fedft.errors import FederationError, FedftError, LayoutMismatch, QuorumNotReached, UpdateError
+from fedft.errors import FederationError, LayoutMismatch, QuorumNotReached
 from fedft.evaluation.quality import is_better
 from fedft.model.vector import AdapterLayout, vector_digest
 from fedft.rounds.evaluation import Evaluate, Evaluation, in_numbers
+from fedft.rounds.open_round import OpenRound, PlainSum
 from fedft.rounds.plan import NO_TERMS, RoundPlan, RoundRequest, task_of_round
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.types import AdapterVector, Digest
-from fedft.update.release import Refusal
-from fedft.update.screening import l2_norm, screen
+from fedft.update.screening import l2_norm
 from fedft.update.wire import Encoding, as_sent
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,9 @@ class Coordinator:
 
     def open_round(self, request: RoundRequest) -> OpenRound:
         self.observer.round_started(request.plan.round, self.terms.rounds, request.plan.cohort)
-        return OpenRound(self, request.plan)
+        plan, terms = request.plan, self.terms
+        collector = PlainSum(plan, self._trained, weights=terms.weights, max_norm=terms.max_update_norm)
+        return OpenRound(plan, collector, self.observer)
 
     def close(self, opened: OpenRound, **measured: Any) -> dict[str, Any]:
         """Step with what was accepted, evaluate, commit; the round's line of metrics.jsonl.
@@ -153,8 +155,9 @@ class Coordinator:
             After MAX_ROUNDS_WITHOUT_QUORUM rounds in a row in which too few answered with an update.
         """
         state, plan = self.state, opened.plan
-        quorum = len(opened.accepted) >= self.terms.min_institutions
-        norm = self._step(opened) if quorum else None
+        mean = opened.collector.mean() if len(opened.accepted) >= self.terms.min_institutions else None
+        quorum = mean is not None
+        norm = None if mean is None else self._step(mean)
         state.round, state.without_quorum = plan.round, 0 if quorum else state.without_quorum + 1
         record: dict[str, Any] = {
             "round": plan.round,
@@ -165,6 +168,7 @@ class Coordinator:
             "quorum": quorum,
             "update_norm": norm,
             "bytes_up": opened.bytes_up,
+            **opened.collector.as_record(),
             **self._evaluated(plan, moved=quorum, last=opened.nobody_can_pay),
             **measured,
         }
@@ -180,9 +184,9 @@ class Coordinator:
             )
         return record
 
-    def _step(self, opened: OpenRound) -> float:
+    def _step(self, mean: AdapterVector) -> float:
         """Move the adapter by the mean update; its norm."""
-        roles, state, mean = self.aggregation.trains, self.state, opened.total.mean()
+        roles, state = self.aggregation.trains, self.state
         part = self._optimizer.step(self.layout.part(state.adapter, roles), mean)
         finished = self.aggregation.finish(self.layout, self.layout.with_part(state.adapter, roles, part))
         if not np.isfinite(finished.vector).all():
@@ -264,73 +268,6 @@ class Coordinator:
         self.state = state
         self._write_best()
         return state
-
-
-class OpenRound:
-    """Collects one round's answers, one update in memory at a time.
-
-    Guarantee: an answer that is not accepted changes nothing but the list of who sat out, and never ends the round.
-    """
-
-    def __init__(self, coordinator: Coordinator, plan: RoundPlan) -> None:
-        self._coordinator, self.plan, self.begun = coordinator, plan, time.perf_counter()
-        self._layout = coordinator.layout.only(plan.roles)
-        self.total = RunningSum(self._layout.size)
-        self.accepted: set[str] = set()
-        self.refused: dict[str, str] = {}
-        self.bytes_up = 0
-
-    @property
-    def nobody_can_pay(self) -> bool:
-        """The whole cohort has no budget left; one that did not answer may have some."""
-        return self.refused == dict.fromkeys(self.plan.cohort, "budget-exhausted")
-
-    def receive(self, sender: str, update: bytes) -> None:
-        """Screen and add an update of ``sender``, as the transport names it."""
-        terms, plan = self._coordinator.terms, self.plan
-        self.bytes_up += len(update)
-        try:
-            envelope = screen(
-                update,
-                run=plan.run,
-                round=plan.round,
-                plan_digest=plan.digest,
-                layout=self._layout,
-                encoding=plan.encoding,
-                max_norm=terms.max_update_norm,
-                cohort=plan.cohort,
-                seen=self.accepted,
-                sender=sender,
-            )
-            self.total.add(envelope.delta, terms.weights.get(sender, 1.0))
-        except FedftError as error:
-            log.warning("round %d: the update of %s is not accepted: %s", plan.round, sender, error)
-            self._sit_out(sender, error.code)
-            return
-        self.accepted.add(sender)
-        self.refused.pop(sender, None)
-        self._coordinator.observer.answered(sender, "update")
-
-    def refuse(self, sender: str, refusal: Refusal) -> None:
-        """Note a refusal; one in another's name, or of another round, is not believed."""
-        if (refusal.institution, refusal.run, refusal.round) != (sender, self.plan.run, self.plan.round):
-            self._sit_out(sender, UpdateError.code)
-        else:
-            self._sit_out(sender, refusal.reason)
-
-    def malformed(self, sender: str, code: str = UpdateError.code) -> None:
-        """An answer that is neither an update nor a refusal, or not signed by its sender; ``code``: the error's."""
-        self._sit_out(sender, code)
-
-    def missing(self, sender: str) -> None:
-        """No answer came, or the transport failed."""
-        if sender not in self.accepted:
-            self._coordinator.observer.answered(sender, "missing")
-
-    def _sit_out(self, sender: str, reason: str) -> None:
-        if sender in self.plan.cohort and sender not in self.accepted:
-            self.refused[sender] = reason
-            self._coordinator.observer.answered(sender, reason)
 
 
 def _sat_out(record: Mapping[str, Any]) -> str:

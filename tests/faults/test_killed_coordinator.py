@@ -18,7 +18,8 @@ import fedft.deployment.coordinator
 import fedft.model.checkpoint
 from fedft.deployment.coordinator import play_on
 from fedft.flower.local_grid import LocalGrid
-from fedft.rounds.coordinator import Coordinator, OpenRound
+from fedft.rounds.coordinator import Coordinator
+from fedft.rounds.open_round import OpenRound
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.run import play
 from tests.deployment.deployed import Provisioned

@@ -14,8 +14,9 @@ from fedft.aggregation.base import Aggregation
 from fedft.aggregation.fedavg import FedAvg
 from fedft.aggregation.server_optimizer import server_optimizer
 from fedft.model.vector import AdapterLayout, TensorSpec
-from fedft.rounds.coordinator import Coordinator, FederationTerms, OpenRound
+from fedft.rounds.coordinator import Coordinator, FederationTerms
 from fedft.rounds.evaluation import Evaluation
+from fedft.rounds.open_round import OpenRound
 from fedft.rounds.plan import RoundRequest
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder

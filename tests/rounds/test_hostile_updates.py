@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedft.rounds.coordinator import OpenRound
+from fedft.rounds.open_round import OpenRound
 from fedft.rounds.progress import Observer
 from fedft.update.release import Refusal
 from tests.rounds.small import (

@@ -19,7 +19,8 @@ import fedft.training.local
 from fedft.config import FederationConfig, parse_config
 from fedft.flower.local_grid import LocalGrid
 from fedft.ledger.store import Ledger
-from fedft.rounds.coordinator import Coordinator, OpenRound
+from fedft.rounds.coordinator import Coordinator
+from fedft.rounds.open_round import OpenRound
 from fedft.rounds.run_folder import RunFolder
 from tests.dying import die, dying, processes
 
