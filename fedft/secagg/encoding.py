@@ -12,7 +12,7 @@ does not fit a ring of 32 bits; but a sum from here, shifted by 40 - fraction_bi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedft.errors import ConfigError, NonFiniteUpdate, UpdateError, UpdateTooLarge
-from fedft.randomness import SecureStream
 from fedft.secagg.masking import Ring, ring_zeros
 
 LEAST_BITS, MOST_BITS = 16, 32
 _BLOCK = 1 << 16
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
+Uniform = Callable[[int], npt.NDArray[np.float64]]
 
 
 def require_no_wrap(ring_bits: int, limits: Mapping[str, int]) -> None:
@@ -74,8 +74,11 @@ class FixedPoint:
         """The largest |encoded value| of each member."""
         return {name: math.ceil(self._scale(name) * self.bound) for name in self.weights}
 
-    def encode(self, vector: Floats, name: str, stream: SecureStream) -> Integers:
-        """⌊weight·x·2^fraction_bits + u⌋, shape (d,). Raises NonFiniteUpdate, UpdateTooLarge beyond the bound."""
+    def encode(self, vector: Floats, name: str, uniform: Uniform) -> Integers:
+        """⌊weight·x·2^fraction_bits + u⌋, shape (d,); uniform: n -> n draws from [0, 1).
+
+        Raises NonFiniteUpdate, UpdateTooLarge beyond the bound.
+        """
         largest = max(float(vector.max()), -float(vector.min())) if vector.size else 0.0
         if not math.isfinite(largest):
             raise NonFiniteUpdate("expected finite values, found NaN or infinity: lower the learning rate")
@@ -90,7 +93,7 @@ class FixedPoint:
             part = vector[start : start + _BLOCK].astype(np.float64) * scale
             below = np.floor(part)
             part -= below
-            below += stream.uniform(part.size) < part
+            below += uniform(part.size) < part
             encoded[start : start + _BLOCK] = below.astype(np.int64)
         return encoded
 

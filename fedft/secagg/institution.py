@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from fedft.errors import IdentityError, PolicyError, QuorumNotReached, StaleUpdate, StorageError, UpdateError
+from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.randomness import secure_bytes
 from fedft.secagg.context import Identities, KeyList, RoundContext, read_keys, require_keys, require_run, write_key
@@ -28,7 +29,6 @@ from fedft.secagg.messages import (
     read_shares,
     read_upload_head,
     revealed,
-    set_digest,
     write_answer,
     write_upload,
 )
@@ -38,7 +38,10 @@ Step = Literal["key", "keys", "upload", "answer"]
 
 
 class Recorder(Protocol):
-    """What outlives a restart. ``key`` holds a private key: where only its owner reads."""
+    """What outlives a restart. ``key`` holds a private key: where only its owner reads.
+
+    ``upload`` is framed behind the context's bytes, ``answer`` behind the canonical JSON of ``uploaded``.
+    """
 
     def stored(self, run: str, round_number: int, step: Step) -> bytes | None:
         """What was stored there, or None."""
@@ -104,28 +107,22 @@ class Institution:
             self._recorder.store(run, 0, "keys", data)
         self._keys[run] = keys
 
-    def upload(self, context: RoundContext, values: Integers) -> bytes:
-        """The masked vector of encoded ``values``, shape (size,), with the shares of its masks.
-
-        Asked again in the same context it returns what it stored, whatever ``values`` are.
+    def require(self, context: RoundContext) -> None:
+        """Return if this institution would take part: for whoever pays for a vector before it is there.
 
         Raises
         ------
         StaleUpdate
             Another context of this run and round was answered; another list of keys; a cohort without this member.
-        UpdateTooLarge, UpdateError
-            A value beyond this member's limit; another number of values.
         IdentityError, PolicyError
             A cohort with strangers; one smaller than least_cohort.
         """
         known = self._upload_of(context.run, context.round)
-        if known is not None:
-            if known[0] != context:
-                raise StaleUpdate(
-                    f"expected the context that round {context.round} was answered in, found another: one vector is "
-                    "masked in a round, and never a second one"
-                )
-            return known[1]
+        if known is not None and known[0] != context:
+            raise StaleUpdate(
+                f"expected the context that round {context.round} was answered in, found another: one vector is "
+                "masked in a round, and never a second one"
+            )
         keys = self._keys_of(context.run)
         if context.keys_digest != keys.digest or self.name not in context.limits:
             raise StaleUpdate("expected a cohort with this institution and its run's keys, found another: set up again")
@@ -134,13 +131,28 @@ class Institution:
             raise PolicyError(
                 f"expected a cohort of at least {self.least_cohort}, found {len(context.cohort)}: wait for more members"
             )
+
+    def upload(self, context: RoundContext, values: Integers) -> bytes:
+        """The masked vector of encoded ``values``, shape (size,), with the shares of its masks.
+
+        Asked again in the same context it returns what it stored, whatever ``values`` are.
+
+        Raises
+        ------
+        UpdateTooLarge, UpdateError
+            A value beyond this member's limit; another number of values.
+        StaleUpdate, IdentityError, PolicyError
+            As ``require``.
+        """
+        self.require(context)
+        known = self._upload_of(context.run, context.round)
+        if known is not None:
+            return known[1]
         if values.shape != (context.size,):
             raise UpdateError(f"expected {context.size} values, found shape {values.shape}: of another adapter")
         upload = self._masked(context, to_ring(values, context.ring_bits, context.limits[self.name]))
         described = context.to_bytes()
-        self._recorder.store(
-            context.run, context.round, "upload", len(described).to_bytes(4, "big") + described + upload
-        )
+        self._recorder.store(context.run, context.round, "upload", framed(described, upload))
         return upload
 
     def unmask(self, run: str, round_number: int, data: bytes) -> bytes:
@@ -160,20 +172,21 @@ class Institution:
             raise StaleUpdate(f"expected a question of a round that was answered, found round {round_number}: too late")
         context = known[0]
         question = read_question(data, context, self.name, self._coordinator)
-        digest = set_digest(question.uploaded).encode()
+        named = canonical({"uploaded": list(question.uploaded)})
         answered = self._recorder.stored(run, round_number, "answer")
         if answered is not None:
-            if not answered.startswith(digest):
+            before, answer = unframed(answered)
+            if before != named:
                 raise StaleUpdate(
                     f"expected the set that round {round_number} was answered for, found another: one set is answered"
                 )
-            return answered[len(digest) :]
+            return answer
         require_unmaskable(context, question.uploaded)
         if self.name not in question.uploaded:
             raise UpdateError("expected a set with this institution, which uploaded, found one without: it came late")
         shares = self._shares(context, question)
         answer = write_answer(context, self.name, question.uploaded, shares, self._identity)
-        self._recorder.store(run, round_number, "answer", digest + answer)
+        self._recorder.store(run, round_number, "answer", framed(named, answer))
         return answer
 
     def _masked(self, context: RoundContext, total: Ring) -> bytes:
@@ -211,8 +224,8 @@ class Institution:
         content = self._recorder.stored(run, round_number, "upload")
         if content is None:
             return None
-        end = 4 + int.from_bytes(content[:4], "big")
-        return RoundContext.from_bytes(content[4:end]), content[end:]
+        described, upload = unframed(content)
+        return RoundContext.from_bytes(described), upload
 
     def _own_key(self, run: str) -> AgreementKey:
         if run not in self._agreement:
@@ -235,6 +248,15 @@ class Institution:
             public = self._keys_of(run).keys[other]
             self._pairs[run, other] = pair_key(self._own_key(run), run, self.name, other, public)
         return self._pairs[run, other]
+
+
+def framed(head: bytes, body: bytes) -> bytes:
+    return len(head).to_bytes(4, "big") + head + body
+
+
+def unframed(content: bytes) -> tuple[bytes, bytes]:
+    end = 4 + int.from_bytes(content[:4], "big")
+    return content[4:end], content[end:]
 
 
 def require_unmaskable(context: RoundContext, uploaded: tuple[str, ...]) -> None:

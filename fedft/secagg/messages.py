@@ -38,6 +38,12 @@ def package_bytes(context: RoundContext) -> int:
     return NONCE_BYTES + package_plain_bytes(context) + TAG_BYTES
 
 
+def upload_bytes(context: RoundContext) -> int:
+    """The most bytes that an upload has."""
+    vector, secrets = packed_bytes(context.size, context.ring_bits), context.shape.neighbours + 1
+    return 12 + MAX_UPLOAD_HEAD + vector + COMMITMENT_BYTES * secrets + context.shape.holders * package_bytes(context)
+
+
 @dataclass(frozen=True)
 class Upload:
     """A masked vector with what unmasking needs: commitments as (b, mask keys), packages by holder."""

@@ -14,7 +14,7 @@ from fedft.randomness import SecureStream
 from fedft.secagg.encoding import FixedPoint, from_ring, pack, packed_bytes, require_no_wrap, to_ring, unpack
 from fedft.update import encoding as update_encoding
 
-STREAM = SecureStream()
+UNIFORM = SecureStream().uniform
 bits = st.integers(16, 32)
 
 
@@ -54,7 +54,7 @@ def test_the_sum_of_a_cohort_at_its_limits_does_not_wrap(
         return
     rng = np.random.default_rng(seed)
     vector = np.concatenate([[bound, -bound], rng.uniform(-bound, bound, 5)])
-    encoded = {name: point.encode(vector, name, STREAM) for name in named}
+    encoded = {name: point.encode(vector, name, UNIFORM) for name in named}
     expected = sum(encoded.values(), np.zeros(7, dtype=np.int64))
     total = sum(
         (to_ring(values, ring_bits, point.limits[name]) for name, values in encoded.items()),
@@ -94,7 +94,7 @@ def test_rounding_is_unbiased() -> None:
     """The mean of n roundings is within 6 standard deviations, at most 0.5/√n each."""
     point, n = FixedPoint(32, 3, 2.0, {"a": 0.5}), 200_000
     for value in (0.3, -0.3, 1.9999, -0.01, 2.0):
-        encoded = point.encode(np.full(n, value), "a", STREAM)
+        encoded = point.encode(np.full(n, value), "a", UNIFORM)
         exact = 0.5 * value * 8
         assert set(encoded.tolist()) <= {math.floor(exact), math.ceil(exact)}
         assert abs(encoded.mean() - exact) < 6 * 0.5 / math.sqrt(n)
@@ -105,7 +105,7 @@ def test_values_that_cannot_be_encoded_are_refused() -> None:
     for value, error in ((math.nan, NonFiniteUpdate), (math.inf, NonFiniteUpdate), (1.0001, UpdateTooLarge)):
         for sign in (1, -1):
             with pytest.raises(error):
-                point.encode(np.array([0.0, sign * value]), "a", STREAM)
+                point.encode(np.array([0.0, sign * value]), "a", UNIFORM)
 
 
 def test_a_sum_beyond_its_range_is_refused() -> None:
@@ -121,7 +121,7 @@ def test_a_sum_from_here_is_one_of_the_update_room_after_a_shift() -> None:
     """docs/SPEC.md, "Encoding": in units of 2^-40, exactly."""
     weights = {"a": 1.0, "b": 2.0}
     point = FixedPoint.widest(32, 1.0, weights)
-    total = sum((point.encode(np.linspace(-1, 1, 9), name, STREAM) for name in weights), np.zeros(9, dtype=np.int64))
+    total = sum((point.encode(np.linspace(-1, 1, 9), name, UNIFORM) for name in weights), np.zeros(9, dtype=np.int64))
     shifted = total << (update_encoding.FRACTION_BITS - point.fraction_bits)
     mean = update_encoding.decode(shifted, 3.0)
     assert np.array_equal(mean, (point.decode(total) / 3.0).astype(np.float32))
