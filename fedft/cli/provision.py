@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,10 +36,14 @@ def init(
 ) -> None:
     """Coordinator: make the folder DIR with keys, authority, certificates, an empty roster and the proxy's set-up."""
     from fedft.deployment.provision import Coordinator
+    from fedft.deployment.provision_start import start_commands
 
     made = Coordinator.init(folder, name=name, host=host, port=port, listen=listen, superlink_port=superlink_port)
     say(f"made {folder}; give every institution {folder / 'federation.json'}")
     say(f"and, by phone, the fingerprint of its key:\n  {made.federation.coordinator.fingerprint}")
+    commands = "\n\n".join(start_commands(superlink_port))
+    hint(f"to start, each in a terminal of its own after cd {shlex.quote(str(folder))}, in this order:\n\n{commands}\n")
+    hint(f"{folder / 'README.md'} has them too, and what comes next")
 
 
 @app.command()

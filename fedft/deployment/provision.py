@@ -11,6 +11,7 @@
     FOLDER/flower/config.toml         Flower's connection to the SuperLink
     FOLDER/members/NAME/              request.json, client.crt, node.pub, and the SuperLink's node id
     FOLDER/revoked/NAME-VERSION/      the same, of who was removed or changed its keys
+    FOLDER/README.md                  how its programs are started
 
 Guarantees:
 - The roster is the last thing written: an institution belongs to the federation when the roster says so.
@@ -40,6 +41,7 @@ from fedft.deployment.provision_federation import Federation, require_port
 from fedft.deployment.provision_files import alone, replace_file
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, write_kit
 from fedft.deployment.provision_request import JoinRequest, read_join_request
+from fedft.deployment.provision_start import coordinator_readme
 from fedft.deployment.provision_superlink import (
     FLOWER_HOME,
     SUPEREXEC_FILE,
@@ -218,7 +220,7 @@ class Coordinator:
             return following
 
     def renew(self) -> None:
-        """New certificates for the proxy and the SuperLink, from their keys, and nginx's configuration anew."""
+        """New certificates for the proxy and the SuperLink, from their keys; nginx's configuration and README anew."""
         with alone(self.folder):
             self._write_servers()
             self._write_revocations()
@@ -333,3 +335,5 @@ class Coordinator:
             max_object_mib=self.max_object_mib,
         )
         replace_file(self.folder / "proxy" / CONFIGURATION, configuration.encode())
+        readme = coordinator_readme(self.federation, self.superlink_port)
+        replace_file(self.folder / "README.md", readme.encode())

@@ -17,6 +17,7 @@ from fedft.config.policy import policy_template
 from fedft.deployment.certificates import load_certificate, require_certificate_for, require_host
 from fedft.deployment.provision_federation import require_port
 from fedft.deployment.provision_request import JoinRequest
+from fedft.deployment.provision_start import flower_lines, nginx_line
 from fedft.deployment.proxy import CONFIGURATION, forwarder_configuration
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, IdentityError
@@ -29,6 +30,10 @@ KIT_LABEL = "fedft/v1/kit"
 KIT_FILE = "kit.json"
 FORWARDER_PORT = 9093
 """On an institution's loopback, unless it chose another."""
+RUNTIME_PORT = FORWARDER_PORT + 1
+"""The SuperNode's own, for what it starts; on loopback too."""
+
+LAST_PORT = 65535
 
 _ARCHIVES = (".tar.gz", ".tgz")
 _FIELDS = {"federation", "coordinator", "name", "host", "port", "authority", "certificate", "roster"}
@@ -107,7 +112,7 @@ def institution_files(kit: Kit, forwarder_port: int) -> dict[str, bytes]:
     }
 
 
-def supernode_command(folder: str, *, forwarder_port: int, socket: str, runtime_port: int = 9094) -> list[str]:
+def supernode_command(folder: str, *, forwarder_port: int, socket: str, runtime_port: int = RUNTIME_PORT) -> list[str]:
     """How an institution's SuperNode is started: with the forwarder on loopback, its node key, and the agent's socket.
 
     Parameters
@@ -129,6 +134,11 @@ def supernode_command(folder: str, *, forwarder_port: int, socket: str, runtime_
         "--port",
         str(runtime_port),
     ]
+
+
+def runtime_port_beside(forwarder_port: int) -> int:
+    """So that two institutions on one machine, which chose different ports for their forwarders, differ in this too."""
+    return forwarder_port + (1 if forwarder_port < LAST_PORT else -1)
 
 
 def write_kit(kit: Kit, key: PrivateKey, forwarder_port: int, target: Path) -> None:
@@ -170,10 +180,13 @@ def _first_of_archive(path: Path) -> bytes:
 
 
 def _readme(kit: Kit, forwarder_port: int) -> str:
-    supernode = " ".join(
-        f"'{word}'" if '"' in word else word
-        for word in supernode_command(".", forwarder_port=forwarder_port, socket="SOCKET")
-    ).replace("'agent=\"SOCKET\"'", r'"agent=\"$PWD/agent.sock\""')
+    program, *arguments = supernode_command(
+        ".",
+        forwarder_port=forwarder_port,
+        socket="$PWD/agent.sock",
+        runtime_port=runtime_port_beside(forwarder_port),
+    )
+    supernode = flower_lines(program, arguments, home="supernode/flower").replace("\n", "\n    ")
     return f"""\
 # {kit.name} in the federation "{kit.federation}"
 
@@ -184,14 +197,14 @@ Put this kit into the folder that `fedft provision request` made, and have it ch
 Then write down in `FOLDER/policy.toml` which model and which data the federation may use, and what it may ask for: as
 it is, it allows nothing. Every line is explained there.
 
-Three commands, each kept running, from inside FOLDER (as three different users, if you can: the forwarder reads
-`forwarder/`, the SuperNode `supernode/`, the agent all else):
+Three commands, each kept running, from inside FOLDER (as three different users, if you can: the forwarder's reads
+`forwarder/`, the SuperNode's reads and writes `supernode/`, the agent's all else):
 
-    nginx -p "$PWD/forwarder/" -e error.log -c nginx.conf
+    {nginx_line("forwarder")}
 
     fedft agent --policy policy.toml
 
-    FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 {supernode}
+    {supernode}
 
 The forwarder calls {kit.host}:{kit.port} and nothing else leaves this machine; the SuperNode calls the forwarder on
 loopback; the agent needs no network. `fedft provision check FOLDER` says whether keys, certificate and roster are as

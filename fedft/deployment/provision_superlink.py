@@ -47,9 +47,12 @@ def superlink_command(folder: Path, *, port: int) -> list[str]:
 
     It starts no ServerApp itself: flower-superexec does, so that a run outlives the SuperLink.
     """
-    place = folder.resolve() / "superlink"
+    return [flower_program("flower-superlink"), *superlink_arguments(f"{folder.resolve()}/superlink", port=port)]
+
+
+def superlink_arguments(place: str, *, port: int) -> list[str]:
+    """``place``: the folder superlink/ of the coordinator's."""
     return [
-        flower_program("flower-superlink"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--ssl-ca-certfile", f"{place}/ca.crt"),
         *("--ssl-certfile", f"{place}/server.crt", "--ssl-keyfile", f"{place}/server.key"),
@@ -61,9 +64,12 @@ def superlink_command(folder: Path, *, port: int) -> list[str]:
 
 def superexec_command(folder: Path, *, port: int) -> list[str]:
     """How the coordinator's SuperExec, which starts the ServerApp, is started: it alone knows the secret."""
-    place = folder.resolve() / "superlink"
+    return [flower_program("flower-superexec"), *superexec_arguments(f"{folder.resolve()}/superlink", port=port)]
+
+
+def superexec_arguments(place: str, *, port: int) -> list[str]:
+    """``place``: the folder superlink/ of the coordinator's."""
     return [
-        flower_program("flower-superexec"),
         *("--runtime-api-address", f"127.0.0.1:{port}", "--root-certificates", f"{place}/ca.crt"),
         *("--superexec-auth-secret-file", f"{place}/{SUPEREXEC_FILE}"),
     ]

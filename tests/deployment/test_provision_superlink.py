@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -40,7 +39,7 @@ def test_the_superlinks_command_is_one_and_closed(tmp_path: Path) -> None:
     assert found.runtime_dependency_install is False
 
 
-def test_the_supernodes_command_is_the_readmes(tmp_path: Path) -> None:
+def test_the_supernodes_command_is_flowers(tmp_path: Path) -> None:
     from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
     parser = _parse_args_run_supernode()
@@ -50,14 +49,6 @@ def test_the_supernodes_command_is_the_readmes(tmp_path: Path) -> None:
     assert found.root_certificates == str(tmp_path / "supernode" / "loopback.crt")
     assert found.node_config == f'agent="{tmp_path}/agent.sock"'
     assert found.runtime_dependency_install is False
-    north = Made.at(tmp_path).member("north")
-    line = next(line for line in (north.folder / "README.md").read_text().splitlines() if "flower-supernode" in line)
-    words = shlex.split(line.strip())
-    assert words[:2] == ["FLWR_TELEMETRY_ENABLED=0", "FLWR_DISABLE_UPDATE_CHECK=1"]
-    said = parsed(parser, words[2:])
-    assert said.node_config == 'agent="$PWD/agent.sock"'
-    assert vars(said).keys() == vars(found).keys()
-    assert (north.folder / said.auth_supernode_private_key).exists()
 
 
 def test_flower_reads_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
