@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from fedft.assembly.rows import InstitutionData
 from fedft.config import FederationConfig
+from fedft.data.quality import require_batch
+from fedft.errors import ConfigError, DataError, UnreachableEpsilon
 from fedft.privacy.accountant import calibrate, epsilon_of, require_delta
 from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
 from fedft.rounds.institution import Guarantee
-from fedft.rounds.plan import task_of_round
+from fedft.rounds.plan import DEFAULT_TASK, task_of_round
+from fedft.update.release import reason_for
 
 
 @dataclass(frozen=True)
@@ -40,35 +44,65 @@ class InstitutionPlan:
 def institution_plan(config: FederationConfig, data: InstitutionData) -> InstitutionPlan:
     """Noise for privacy.epsilon over all planned rounds; with several tasks at the largest of their sampling rates."""
     batch = data.section.batch_size or config.training.batch_size
-    rate = batch / min(encoded.unit_count for encoded in data.encoded.values())
+    units = {task: encoded.unit_count for task, encoded in data.encoded.items()}
     steps = config.federation.rounds * config.training.local_steps
-    plain = InstitutionPlan(len(data.rows.examples), data.units, batch, rate, steps)
-    privacy = config.privacy
-    if privacy.mode == "off" or privacy.epsilon is None or privacy.delta is None:
-        return plain
-    for encoded in data.encoded.values():
-        require_delta(privacy.delta, encoded.unit_count)
-    tasks = range(len(config.continual.tasks))
-    fisher = [event for index in tasks for event in _fisher_events(config, data, index)]
-    noise = calibrate(
-        epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=rate, steps=steps, other=tuple(fisher)
-    )
-    charges = _charges(config, data, batch, noise)
-    cap = data.section.epsilon or privacy.epsilon
-    return InstitutionPlan(
-        plain.rows,
-        plain.units,
-        batch,
-        rate,
-        steps,
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        cap=cap,
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=noise,
-        planned_epsilon=epsilon_of(list(chain.from_iterable(charges)), privacy.delta),
-        affordable_rounds=_affordable(charges, cap, privacy.delta),
-    )
+    plain = InstitutionPlan(len(data.rows.examples), data.units, batch, batch / min(units.values()), steps)
+    planned, charges = _with_noise(config, plain, units)
+    if planned.epsilon is None or planned.delta is None:
+        return planned
+    cap = data.section.epsilon or planned.epsilon
+    return replace(planned, cap=cap, affordable_rounds=_affordable(charges, cap, planned.delta))
+
+
+@dataclass(frozen=True)
+class AssumedPlan:
+    """What a data set of ``units`` privacy units would mean, whosever it were.
+
+    plan: None where every round would be refused: in the word ``refusal``, for the reason ``because``. epsilon_after:
+    pairs of rounds done and epsilon spent by then, of this run alone.
+    """
+
+    units: int
+    plan: InstitutionPlan | None = None
+    epsilon_after: tuple[tuple[int, float], ...] = ()
+    refusal: str | None = None
+    because: str | None = None
+
+
+def assumed_plan(config: FederationConfig, units: int) -> AssumedPlan:
+    """The plan of an institution with so many units, in each task where there are several; nobody's rows are read.
+
+    Guarantee: noise and sampling rate are those of ``institution_plan`` for rows of as many units.
+    """
+    tasks = dict.fromkeys(config.continual.tasks or (DEFAULT_TASK,), units)
+    promised = replace(promised_plan(config), units=units)
+    try:
+        require_batch(units, promised.batch_size, name="rows")
+        plain = replace(promised, sampling_rate=promised.batch_size / units)
+        planned, charges = _with_noise(config, plain, tasks)
+    except DataError as error:
+        return AssumedPlan(units, refusal=reason_for(error), because=f"a step takes {promised.batch_size:,} on average")
+    except UnreachableEpsilon as error:
+        return AssumedPlan(units, refusal=reason_for(error), because=str(error))
+    except ConfigError as error:
+        return AssumedPlan(units, refusal=reason_for(error), because=f"delta has to be below 1/{units:,}")
+    if planned.delta is None:
+        return AssumedPlan(units, planned)
+    spent = [(done, epsilon_of(_flat(charges[:done]), planned.delta)) for done in quarters(config)]
+    return AssumedPlan(units, planned, tuple(spent))
+
+
+def quarters(config: FederationConfig) -> tuple[int, ...]:
+    """How many rounds are done after each quarter of them, rounded up; fewer than four numbers for fewer rounds."""
+    return tuple(sorted({math.ceil(config.federation.rounds * part / 4) for part in range(1, 5)}))
+
+
+def likely_units(config: FederationConfig, count: int = 5) -> tuple[int, ...]:
+    """Sizes to look at where none are given: ``count`` of 1, 2, 5, 10, 20, 50, ... from twice the batch size on."""
+    least, found = 2 * config.training.batch_size, []
+    for power in range(len(str(least)) + count):
+        found += [size * 10**power for size in (1, 2, 5) if size * 10**power >= least]
+    return tuple(found[:count])
 
 
 def promised_plan(config: FederationConfig) -> InstitutionPlan:
@@ -92,27 +126,58 @@ def guarantee_of(plan: InstitutionPlan) -> Guarantee | None:
     return Guarantee(plan.cap, plan.delta, plan.clip_norm, plan.noise_multiplier)
 
 
-def _fisher_events(config: FederationConfig, data: InstitutionData, index: int) -> list[PrivacyEvent]:
+def _with_noise(
+    config: FederationConfig, plain: InstitutionPlan, units: Mapping[str, int]
+) -> tuple[InstitutionPlan, list[tuple[PrivacyEvent, ...]]]:
+    """The plan with its noise, and what each round will be charged; without privacy ``plain``, and no charges.
+
+    units: privacy units of each task that there are rows of.
+    """
+    privacy = config.privacy
+    if privacy.mode == "off" or privacy.epsilon is None or privacy.delta is None:
+        return plain, []
+    for count in units.values():
+        require_delta(privacy.delta, count)
+    fisher = [event for index in range(len(config.continual.tasks)) for event in _fisher_events(config, units, index)]
+    noise = calibrate(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        sampling_rate=plain.batch_size / min(units.values()),
+        steps=plain.steps,
+        other=tuple(fisher),
+    )
+    charges = _charges(config, units, plain.batch_size, noise)
+    planned = replace(
+        plain,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=noise,
+        planned_epsilon=epsilon_of(_flat(charges), privacy.delta),
+    )
+    return planned, charges
+
+
+def _fisher_events(config: FederationConfig, units: Mapping[str, int], index: int) -> list[PrivacyEvent]:
     """What looking back from task ``index`` costs, once: nothing where there are no rows to train or to look at."""
     continual = config.continual
     if continual.method == "none" or continual.fisher == "public" or index == 0:
         return []
-    both = continual.tasks[index - 1] in data.encoded and continual.tasks[index] in data.encoded
+    both = continual.tasks[index - 1] in units and continual.tasks[index] in units
     return [GaussianRelease(continual.fisher_noise_multiplier)] if both else []
 
 
 def _charges(
-    config: FederationConfig, data: InstitutionData, batch: int, noise: float
+    config: FederationConfig, units: Mapping[str, int], batch: int, noise: float
 ) -> list[tuple[PrivacyEvent, ...]]:
     """Of each round that the institution has rows for, as rounds.institution charges them."""
     charges: list[tuple[PrivacyEvent, ...]] = []
     before = -1
     for number in range(1, config.federation.rounds + 1):
         task, index = task_of_round(number, config.continual.tasks, config.continual.rounds_per_task)
-        if task in data.encoded:
-            fisher = _fisher_events(config, data, index) if index != before else []
-            rate = batch / data.encoded[task].unit_count
-            charges.append((*fisher, DpSgdRound(noise, rate, config.training.local_steps)))
+        if task in units:
+            fisher = _fisher_events(config, units, index) if index != before else []
+            charges.append((*fisher, DpSgdRound(noise, batch / units[task], config.training.local_steps)))
         before = index
     return charges
 
@@ -122,9 +187,13 @@ def _affordable(charges: Sequence[Sequence[PrivacyEvent]], cap: float, delta: fl
     low, high = 0, len(charges)
     middle = high  # most often all of them, and that epsilon is known already
     while low < high:
-        if epsilon_of(list(chain.from_iterable(charges[:middle])), delta) <= cap:
+        if epsilon_of(_flat(charges[:middle]), delta) <= cap:
             low = middle
         else:
             high = middle - 1
         middle = (low + high + 1) // 2
     return low
+
+
+def _flat(charges: Sequence[Sequence[PrivacyEvent]]) -> list[PrivacyEvent]:
+    return list(chain.from_iterable(charges))

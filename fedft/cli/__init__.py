@@ -14,8 +14,9 @@ from fedft.cli.deployment import agent, coordinate, rehearse, status
 from fedft.cli.evidence import report, show
 from fedft.cli.frame import Commands
 from fedft.cli.machine import doctor, version
+from fedft.cli.planning import plan
 from fedft.cli.provision import app as _provision
-from fedft.cli.running import init, plan, simulate
+from fedft.cli.running import init, simulate
 from fedft.cli.using import evaluate, export, predict
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {

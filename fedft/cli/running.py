@@ -1,4 +1,4 @@
-"""Commands that run a federation: init, plan, simulate."""
+"""Commands that run a federation: init, simulate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fedft import strict_json
 from fedft.cli.frame import (
     CHECK_FAILED,
     INTERRUPTED,
-    AsJson,
-    File,
     Overrides,
     Plain,
     console,
@@ -41,21 +38,6 @@ def init(
     except FileExistsError:
         raise ConfigError(f"expected a new file, found {file}: choose another name") from None
     say(f"wrote {file}; next: fedft plan {file}")
-
-
-def plan(file: File, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """What the federation in FILE will cost: noise, steps, epsilon of each institution, bytes. Trains nothing."""
-    from fedft.config import load_config
-    from fedft.display.tables import plan_table
-
-    config = load_config(file, set_ or ())
-    from fedft.simulation.planning import plan_of
-
-    found = plan_of(config)
-    if as_json:
-        say(strict_json.dumps(found.as_json(), indent=2))
-    else:
-        console().print(plan_table(found.as_json()))
 
 
 def simulate(

@@ -118,6 +118,7 @@ def plan(**institution: Any) -> dict[str, Any]:
         "name": "hospitals", "rounds": 4, "steps_per_round": 5, "mode": "dp-sgd", "aggregation": "fed_svd",
         "roles": ("lora_B", "head"), "parameters_base": 6832, "parameters_adapter": 1075, "parameters_trained": 563,
         "bytes_up_per_update": 6432, "bytes_down_per_institution": 4300, "institutions": {"north": north | institution},
+        "unit": "patient", "tasks": (), "asked": None, "assumed": (),
     }  # fmt: skip
 
 
@@ -138,6 +139,37 @@ def test_a_plan_without_privacy_says_so() -> None:
     text = text_of(plan_table(plan() | {"mode": "off"}))
     assert 'privacy.mode = "off": no guarantee to anyone' in text
     assert "noise" not in text
+
+
+def assumed(units: int, noise: float, *epsilons: float) -> dict[str, Any]:
+    north = plan()["institutions"]["north"] | {"units": units, "sampling_rate": 32 / units, "noise_multiplier": noise}
+    return {"units": units, "plan": north, "epsilon_after": tuple(enumerate(epsilons, start=1)), "refusal": None}
+
+
+def test_a_plan_without_rows_says_what_is_asked_and_what_it_means_for_some_sizes() -> None:
+    small = {"units": 20, "plan": None, "epsilon_after": (), "refusal": "data", "because": "a step takes 32 on average"}
+    asked = plan()["institutions"]["north"]
+    sizes = (assumed(400, 0.919, 4.0, 7.991), small, assumed(2000, 0.6, 5.0, 7.99))
+    text = text_of(plan_table(plan() | {"institutions": {}, "asked": asked, "assumed": sizes}), width=200)
+    assert "asked of each institution: 20 steps, each with 32 units on average; epsilon 8 at delta 1e-05" in text
+    assert "(a unit is a patient)" in text
+    assert ["units", "sampling", "noise", "after", "1", "after", "2"] in words(text)
+    assert ["400", "0.080", "0.919", "4.00", "8.00"] in words(text)
+    assert ["2,000", "0.016", "0.600", "5.00", "7.99"] in words(text)
+    assert "20 units: refused (data): a step takes 32 on average" in text
+    assert "the sizes are assumed" in text
+    assert "institution  " not in text
+    several = plan() | {"asked": asked, "assumed": sizes, "tasks": ("a", "b"), "unit": None}
+    assert "(a unit is a row; so many in each task)" in text_of(plan_table(several), width=200)
+
+
+def test_a_plan_without_rows_or_privacy_says_both() -> None:
+    plain = assumed(400, 0.9) | {"epsilon_after": ()}
+    text = text_of(plan_table(plan() | {"asked": plan()["institutions"]["north"], "assumed": (plain,), "mode": "off"}))
+    assert ["400", "0.080"] in words(text)
+    assert 'privacy.mode = "off": no guarantee to anyone' in text
+    assert "noise" not in text.replace("and so its noise", "")
+    assert "epsilon" not in text
 
 
 def test_metrics_and_findings() -> None:
