@@ -29,6 +29,7 @@ class Finished:
 
 class Aggregation(Protocol):
     """trains: the roles that institutions train and send. orthonormal_a: whether A has to start with orthonormal rows.
+    linear: whether the mean of what is sent is all that is needed, so that it can be masked.
 
     finish turns the adapter after the server's step into the one that is sent next. It must be post-processing: a
     function of what was released, with nothing else going in.
@@ -40,6 +41,8 @@ class Aggregation(Protocol):
     def trains(self) -> tuple[Role, ...]: ...
     @property
     def orthonormal_a(self) -> bool: ...
+    @property
+    def linear(self) -> bool: ...
     def finish(self, layout: AdapterLayout, vector: AdapterVector) -> Finished: ...
 
 

@@ -28,6 +28,7 @@ class FedSvd:
     name: str = "fed_svd"
     trains: tuple[Role, ...] = ("lora_B", "head")
     orthonormal_a: bool = True
+    linear: bool = True
 
     def finish(self, layout: AdapterLayout, vector: AdapterVector) -> Finished:
         """Turn every LoRA pair. Raises LayoutMismatch when the vector is not the layout's."""

@@ -26,6 +26,7 @@ class FedAvg:
     name: str = "fedavg"
     trains: tuple[Role, ...] = ALL_ROLES
     orthonormal_a: bool = False
+    linear: bool = True
 
     def finish(self, layout: AdapterLayout, vector: AdapterVector) -> Finished:
         layout.require(vector)

@@ -20,6 +20,7 @@ class FfaLora:
     name: str = "ffa_lora"
     trains: tuple[Role, ...] = ("lora_B", "head")
     orthonormal_a: bool = False
+    linear: bool = True
 
     def finish(self, layout: AdapterLayout, vector: AdapterVector) -> Finished:
         layout.require(vector)

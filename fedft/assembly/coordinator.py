@@ -10,6 +10,7 @@ import torch
 
 from fedft.aggregation.base import Aggregation, aggregation_by_name
 from fedft.aggregation.server_optimizer import server_optimizer
+from fedft.assembly.masking import Signer, masked_rounds
 from fedft.assembly.parts import adapted_model, encode_rows, load_rows
 from fedft.config import FederationConfig
 from fedft.data.examples import DataSet, select
@@ -101,8 +102,12 @@ def make_coordinator(
     store: RunFolder,
     observer: Observer,
     terms: str = "",
+    signer: Signer | None = None,
 ) -> Coordinator:
-    """Where the run stands in ``store``, or at its start. terms: what institutions are told with each plan."""
+    """Where the run stands in ``store``, or at its start. terms: what institutions are told with each plan.
+
+    signer: needed for secure aggregation. Raises ConfigError for a method or a cohort that it is not for.
+    """
     config, aggregation = parts.config, parts.aggregation
     trained = parts.model.layout.only(aggregation.trains)
     run_terms = FederationTerms(
@@ -136,6 +141,7 @@ def make_coordinator(
         folder=store,
         about={"labels": parts.labels, "base_digest": parts.model.base_digest},
         observer=observer,
+        masking=masked_rounds(config, aggregation, run=run, cohort=cohort, store=store, signer=signer),
     )
 
 

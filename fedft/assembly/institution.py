@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedft.assembly.coordinator import GENERAL
+from fedft.assembly.masking import masking_of
 from fedft.assembly.planning import InstitutionPlan, guarantee_of
 from fedft.assembly.rows import InstitutionData
 from fedft.config import FederationConfig
@@ -16,6 +17,7 @@ from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.rounds.continual import OnlineEwc, PrivateFisherTerms, PublicFisher, shared_public_fisher
 from fedft.rounds.institution import Institution, TrainingTerms
+from fedft.rounds.member import Member
 from fedft.rounds.plan import DEFAULT_TASK
 from fedft.training.fisher import Fisher, public_fisher
 from fedft.types import AdapterVector, InstitutionId
@@ -49,8 +51,12 @@ def institution_of(
     ledger: Ledger,
     fisher: PublicFisher,
     on_step: Callable[[int, int], None] | None = None,
+    member: Member | None = None,
 ) -> Institution:
-    """The institution that answers rounds. home: keeps what must outlive it; dataset: whose budget is spent."""
+    """The institution that answers rounds. home: keeps what must outlive it; dataset: whose budget is spent.
+
+    member: needed for secure aggregation. Raises ConfigError where it is asked for and there is none.
+    """
     return Institution(
         InstitutionId(data.section.name),
         model=model,
@@ -63,6 +69,7 @@ def institution_of(
         consolidator=_consolidator(config, home, fisher),
         on_step=on_step,
         note=lines_into(home / "log.txt"),
+        masking=masking_of(config, data.section.name, member),
     )
 
 

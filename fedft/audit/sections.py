@@ -38,6 +38,7 @@ _MEANING = {
     "policy": "its policy does not allow what the plan asked for",
     "identity": "a signature or a key was not the one it should be",
     "busy": "more requests waited than it takes",
+    "too-few": "too few uploaded for shares to be revealed",
     "internal": "another error, which stays with the institution",
     "update": "the coordinator could not accept what was sent",
     "non-finite-update": "the coordinator refused an update with NaN or infinity",

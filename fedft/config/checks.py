@@ -11,7 +11,7 @@ from fedft.errors import ConfigError
 
 def require_consistent(config: FederationConfig) -> None:
     """Raise ConfigError for the first of the rules below that the file breaks."""
-    for rule in (_names, _sources, _privacy, _task, _continual, _aggregation, _announced):
+    for rule in (_names, _sources, _privacy, _task, _continual, _aggregation, _secure_aggregation, _announced):
         for problem in rule(config):
             raise ConfigError(problem)
 
@@ -129,6 +129,25 @@ def _aggregation(config: FederationConfig) -> Iterator[str]:
     for name in names:
         if name not in aggregation.weights:
             yield f"expected a weight for every institution, found none for {name}: add aggregation.weights.{name}"
+
+
+def _secure_aggregation(config: FederationConfig) -> Iterator[str]:
+    secure, training = config.secure_aggregation, config.training
+    if not secure.enabled:
+        return
+    bounded = config.privacy.clip_norm is not None or training.max_gradient_norm is not None
+    if secure.range is None and training.optimizer == "sgd" and not bounded:
+        yield (
+            'expected secure_aggregation.range with training.optimizer = "sgd" and gradients that nothing clips, found '
+            "none: say how large a value of an update may be, or set training.max_gradient_norm"
+        )
+    names = [institution.name for institution in config.institutions]
+    least = max(3, secure.threshold or 0)
+    if names and len(names) < least and config.data.train is None:
+        yield (
+            f"expected at least {least} institutions for secure aggregation, found {len(names)}: add some, or switch "
+            "it off"
+        )
 
 
 def _announced(config: FederationConfig) -> Iterator[str]:

@@ -187,6 +187,19 @@ class Aggregation(Section):
     max_update_norm: Positive = Field(default=1e3, description="a larger update is refused")
 
 
+class SecureAggregation(Section):
+    """Masks, so that the coordinator learns the sum of the updates and no single one (docs/SPEC.md)."""
+
+    enabled: bool = False
+    threshold: Annotated[int, Field(ge=3)] | None = Field(
+        default=None, description="updates that a round needs, above two thirds of the cohort; None: the least"
+    )
+    ring_bits: Annotated[int, Field(ge=16, le=32)] = Field(default=32, description="bits a value takes as it travels")
+    range: Positive | None = Field(
+        default=None, description="values of an update are cut off beyond it; None: from rate, steps and clip norm"
+    )
+
+
 class Evaluation(Section):
     """The coordinator's evaluation on its own public rows."""
 
@@ -203,6 +216,9 @@ class Faults(Section):
     drop_rounds: tuple[Count, ...] = Field(default=(), description="does not answer in these rounds")
     drop_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     corrupt_rounds: tuple[Count, ...] = Field(default=(), description="sends NaN in these rounds")
+    silent_rounds: tuple[Count, ...] = Field(
+        default=(), description="with secure aggregation: sends its update and then reveals no shares in these rounds"
+    )
 
 
 class Institution(Section):
@@ -258,6 +274,7 @@ class FederationConfig(Section):
     privacy: Privacy
     continual: Continual = Continual()
     aggregation: Aggregation = Aggregation()
+    secure_aggregation: SecureAggregation = SecureAggregation()
     evaluation: Evaluation = Evaluation()
     simulation: Simulation = Simulation()
     institutions: tuple[Institution, ...] = ()

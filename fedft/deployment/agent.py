@@ -110,7 +110,7 @@ class Agent:
 
     def roll_call(self, body: bytes) -> bytes:
         """The signed name, for the coordinator's signed question. Raises as ``answer``."""
-        nonce = decode_question(open_signed(ROLL_CALL_LABEL, body, self._coordinator))
+        nonce, _ = decode_question(open_signed(ROLL_CALL_LABEL, body, self._coordinator))
         return seal(ROLL_CALL_LABEL, encode_presence(nonce, self.name), self._key)
 
     def _institution(self, plan: RoundPlan, text: str) -> Institution:

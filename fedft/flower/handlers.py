@@ -13,7 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedft.errors import FedftError
-from fedft.flower.records import body_content, body_of
+from fedft.flower.records import UNMASK, body_content, body_of
 from fedft.rounds.messages import decode_question, decode_request, encode_answer, encode_presence
 from fedft.rounds.plan import RoundRequest
 from fedft.update.release import Refusal, refusal_for
@@ -23,6 +23,8 @@ class Answerer(Protocol):
     """What is needed of an institution here: rounds.institution.Institution, or one with faults."""
 
     def answer(self, request: RoundRequest) -> bytes | Refusal: ...
+    def key(self, setup: str) -> bytes: ...
+    def unmask(self, question: bytes) -> bytes | Refusal: ...
 
 
 class NoAnswer(Exception):
@@ -37,7 +39,7 @@ OpenInstitution = Callable[[str], AbstractContextManager[Answerer]]
 
 
 def make_client_app(name_of: NameOf, open_institution: OpenInstitution) -> ClientApp:
-    """``train`` answers a round, ``query`` says which institution this node is.
+    """``train`` answers a round, ``train.unmask`` reveals shares, ``query`` says which institution this node is.
 
     Guarantee: what a handler returns or raises holds a stored update, a refusal's word, a name, or nothing.
     """
@@ -45,11 +47,15 @@ def make_client_app(name_of: NameOf, open_institution: OpenInstitution) -> Clien
 
     @app.query()
     def roll_call(message: Message, context: Context) -> Message:
-        return Message(_or_no_answer(lambda: _presence(name_of(context), message)), reply_to=message)
+        return Message(_or_no_answer(lambda: _presence(name_of(context), open_institution, message)), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         return Message(_or_no_answer(lambda: _answer(name_of(context), open_institution, message)), reply_to=message)
+
+    @app.train(UNMASK.partition(".")[2])
+    def unmask(message: Message, context: Context) -> Message:
+        return Message(_or_no_answer(lambda: _shares(name_of(context), open_institution, message)), reply_to=message)
 
     return app
 
@@ -64,8 +70,17 @@ def _or_no_answer(make: Callable[[], RecordDict]) -> RecordDict:
     return content
 
 
-def _presence(name: str, message: Message) -> RecordDict:
-    return body_content(encode_presence(decode_question(body_of(message.content)), name))
+def _presence(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:
+    nonce, setup = decode_question(body_of(message.content))
+    if not setup:
+        return body_content(encode_presence(nonce, name))
+    with open_institution(name) as institution:
+        return body_content(encode_presence(nonce, name, institution.key(setup)))
+
+
+def _shares(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:
+    with open_institution(name) as institution:
+        return body_content(encode_answer(institution.unmask(body_of(message.content))))
 
 
 def _answer(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:

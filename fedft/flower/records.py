@@ -5,12 +5,14 @@ What the bytes are is for fedft/rounds/messages.py to say, and whose for fedft/i
 
 from __future__ import annotations
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, MessageType, RecordDict
 
 from fedft.errors import UpdateError
 
 RECORD = "fedft"
 BODY = "body"
+UNMASK = f"{MessageType.TRAIN}.unmask"
+"""The type of a question who uploaded, and of its answer."""
 
 
 def body_content(body: bytes) -> RecordDict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from logging import getLogger
@@ -12,9 +13,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedft.errors import FederationError, FedftError, UpdateError
-from fedft.flower.records import body_content, body_of
+from fedft.flower.records import UNMASK, body_content, body_of
 from fedft.identity.signed import HEAD_BYTES
 from fedft.rounds.coordinator import Coordinator
+from fedft.rounds.masked_sum import MaskedSum
 from fedft.rounds.messages import (
     ANSWER_LABEL,
     MAX_SMALL,
@@ -44,6 +46,12 @@ ROLL_CALL_SECONDS = 60.0
 
 CLOCK_SECONDS = 600.0
 """How far the clocks of coordinator and institutions may be apart: a message lives so much longer than its round."""
+
+UNMASK_SECONDS = 300.0
+"""How long those who hold shares may take: they train nothing."""
+GRACE_SECONDS = 2.0
+"""How much longer than for the least number of them is waited: with more, one that lies can be left out."""
+MAX_SHARES = 16 * 2**20
 
 Sign = Callable[[str, bytes], bytes]
 """Label, payload -> what travels."""
@@ -99,12 +107,18 @@ class FedftStrategy(Strategy):
         self._names: dict[int, str] = {}
         self._left_out: set[int] = set()
         self._opened: OpenRound | None = None
+        self._grid: Grid | None = None
 
     def start(self, grid: Grid, *_: object, **__: object) -> Result:
         """Play what is left of the run. Raises what rounds.coordinator raises."""
+        self._grid = grid
         while not self._coordinator.finished:
             self._call_roll(grid)
-            number = self._coordinator.next_round
+            number, masking = self._coordinator.next_round, self._coordinator.masking
+            if masking is not None and masking.is_outdated(self._names.values(), number):
+                masking.renew()
+                self._names.clear()
+                self._call_roll(grid)
             messages = self.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
             self.aggregate_train(number, stream_replies(grid, messages, self._timeout, self._poll))
         return Result()
@@ -131,6 +145,8 @@ class FedftStrategy(Strategy):
         for name in opened.plan.cohort:
             if name not in heard:
                 opened.missing(name)
+        if opened.masked is not None:
+            self._unmask(opened, opened.masked)
         asked = sum(name in opened.plan.cohort for name in self._names.values())
         down = body_size("adapter", self._coordinator.layout.size, opened.plan.encoding) * asked
         self._coordinator.close(opened, bytes_down=down, **self._measured())
@@ -151,10 +167,36 @@ class FedftStrategy(Strategy):
         log.info("run %s: %d rounds, %d institutions", terms.run, terms.rounds, len(terms.cohort))
 
     def _messages(self, request: RoundRequest) -> Iterator[Message]:
-        content = body_content(self._sign(REQUEST_LABEL, encode_request(request, self._terms)))
-        for node in sorted(self._names, key=lambda node: request.plan.cohort.index(self._names[node])):
-            ttl, group = self._timeout + CLOCK_SECONDS, f"round-{request.plan.round}"
-            yield Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=group)
+        content, plan = body_content(self._sign(REQUEST_LABEL, encode_request(request, self._terms))), request.plan
+        masking = self._coordinator.masking
+        asked = plan.cohort if masking is None else masking.members
+        for node in sorted(self._names, key=lambda node: plan.cohort.index(self._names[node])):
+            if self._names[node] in asked:
+                ttl, group = self._timeout + CLOCK_SECONDS, f"round-{plan.round}"
+                yield Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=group)
+
+    def _unmask(self, opened: OpenRound, masked: MaskedSum) -> None:
+        """The second exchange of a masked round: ask those who hold shares, until enough of them have answered."""
+        grid, nodes = self._grid, {name: node for node, name in self._names.items()}
+        if grid is None:
+            raise FederationError("expected start before aggregate_train: a masked round takes two exchanges")
+        timeout, group = min(self._timeout, UNMASK_SECONDS), f"round-{opened.plan.round}"
+        questions = [
+            Message(body_content(question), nodes[holder], UNMASK, ttl=timeout + CLOCK_SECONDS, group_id=group)
+            for holder, question in masked.questions().items()
+            if holder in nodes
+        ]
+        for reply in stream_replies(grid, questions, timeout, self._poll, enough=lambda: masked.is_answered):
+            name = self._names.get(reply.metadata.src_node_id)
+            if name is not None and not reply.has_error():
+                self._take_shares(opened, masked, name, reply)
+
+    def _take_shares(self, opened: OpenRound, masked: MaskedSum, name: str, reply: Message) -> None:
+        try:
+            body = _within(body_of(reply.content), MAX_SHARES)
+            opened.reveal(masked, name, decode_answer(self._open(ANSWER_LABEL, name, body)))
+        except FedftError as error:
+            log.warning("round %d: %s sent something else than shares: %s", opened.plan.round, name, error)
 
     def _call_roll(self, grid: Grid) -> None:
         """Ask nodes that are new who they are, each with a nonce of its own.
@@ -162,14 +204,18 @@ class FedftStrategy(Strategy):
         A name outside the cohort, one that is taken, or a reply that its institution did not sign, is left out.
         """
         begun, cohort, first = time.monotonic(), self._coordinator.terms.cohort, not self._names
-        quorum = min(self._coordinator.terms.min_institutions, len(cohort))
+        masking = self._coordinator.masking
+        least = 0 if masking is None else masking.terms.least_cohort
+        quorum = min(max(self._coordinator.terms.min_institutions, least), len(cohort))
         while True:
             known = set(grid.get_node_ids())
             self._names = {node: name for node, name in self._names.items() if node in known}
             nonces = {node: fresh_nonce() for node in sorted(known - self._names.keys())}
             questions = [
                 Message(
-                    body_content(self._sign(ROLL_CALL_LABEL, encode_question(nonce))),
+                    body_content(
+                        self._sign(ROLL_CALL_LABEL, encode_question(nonce, "" if masking is None else masking.setup))
+                    ),
                     node,
                     MessageType.QUERY,
                     ttl=ROLL_CALL_SECONDS + CLOCK_SECONDS,
@@ -202,7 +248,10 @@ class FedftStrategy(Strategy):
         for name in names:
             try:
                 body = _within(body_of(reply.content), MAX_SMALL)
-                if decode_presence(self._open(ROLL_CALL_LABEL, name, body), nonce=nonce) == name:
+                found, key = decode_presence(self._open(ROLL_CALL_LABEL, name, body), nonce=nonce)
+                if found == name:
+                    if self._coordinator.masking is not None:
+                        self._coordinator.masking.offer(name, key)
                     return name
             except FedftError:
                 continue  # not this one's, or nobody's
@@ -210,7 +259,9 @@ class FedftStrategy(Strategy):
 
     def _take(self, opened: OpenRound, name: str, reply: Message) -> None:
         try:
-            body = _within(body_of(reply.content), largest_envelope(self._coordinator.layout.size))
+            size = self._coordinator.layout.size
+            longest = largest_envelope(size) if opened.masked is None else opened.masked.largest_upload
+            body = _within(body_of(reply.content), longest)
             answer = decode_answer(self._open(ANSWER_LABEL, name, body))
         except FedftError as error:
             log.warning("round %d: %s sent something else than an answer: %s", opened.plan.round, name, error)
@@ -236,15 +287,21 @@ def partition_of(context: Context) -> int:
 
 
 def stream_replies(
-    grid: Grid, messages: Iterable[Message], timeout_s: float, poll_s: float = POLL_SECONDS
+    grid: Grid,
+    messages: Iterable[Message],
+    timeout_s: float,
+    poll_s: float = POLL_SECONDS,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[Message]:
-    """Replies one at a time as they come, until all are there or the time is over."""
+    """Replies one at a time as they come: until all are there, the time is over, or GRACE_SECONDS after ``enough``."""
     waiting = set(asked := list(grid.push_messages(messages)))
-    end = time.monotonic() + timeout_s
+    end, latest = time.monotonic() + timeout_s, math.inf
     while waiting:
+        if enough():
+            latest = min(latest, time.monotonic() + GRACE_SECONDS)
         for reply in grid.pull_messages([m for m in asked if m in waiting]):
             waiting.discard(reply.metadata.reply_to_message_id)
             yield reply
-        if not waiting or time.monotonic() > end:
+        if not waiting or time.monotonic() > min(end, latest):
             return
         time.sleep(poll_s)

@@ -22,10 +22,12 @@ from fedft.errors import FederationError, LayoutMismatch, QuorumNotReached
 from fedft.evaluation.quality import is_better
 from fedft.model.vector import AdapterLayout, vector_digest
 from fedft.rounds.evaluation import Evaluate, Evaluation, in_numbers
+from fedft.rounds.masked_sum import MaskedRounds
 from fedft.rounds.open_round import OpenRound, PlainSum
 from fedft.rounds.plan import NO_TERMS, RoundPlan, RoundRequest, task_of_round
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
+from fedft.secagg.context import RoundContext
 from fedft.types import AdapterVector, Digest
 from fedft.update.screening import l2_norm
 from fedft.update.wire import Encoding, as_sent
@@ -96,10 +98,11 @@ class Coordinator:
         folder: RunFolder,
         about: Mapping[str, Any],
         observer: Observer | None = None,
+        masking: MaskedRounds | None = None,
     ) -> None:
         layout.require(start)
         self.terms, self.layout, self.aggregation, self.folder = terms, layout, aggregation, folder
-        self.observer = observer or Observer()
+        self.observer, self.masking = observer or Observer(), masking
         self._trained = layout.only(aggregation.trains)
         self._optimizer, self._evaluate, self._about = server_optimizer, evaluate, dict(about)
         resumed = self._resumed()
@@ -116,10 +119,17 @@ class Coordinator:
         return self.state.finished is not None or self.state.round >= self.terms.rounds
 
     def request(self) -> RoundRequest:
-        """What the whole cohort is asked in the next round."""
+        """What the whole cohort is asked in the next round.
+
+        Raises what MaskedRounds.context raises, where updates are masked.
+        """
         terms, number = self.terms, self.next_round
         adapter = as_sent(self.state.adapter, terms.encoding)
         task, index = task_of_round(number, terms.tasks, terms.rounds_per_task)
+        digest, masking, keys = vector_digest(adapter), "", b""
+        if self.masking is not None:
+            context, keys = self.masking.context(number, adapter_digest=digest, size=self._trained.size)
+            masking = context.to_bytes().decode()
         plan = RoundPlan(
             run=terms.run,
             round=number,
@@ -128,19 +138,23 @@ class Coordinator:
             task_index=index,
             cohort=terms.cohort,
             layout_digest=self.layout.digest,
-            adapter_digest=vector_digest(adapter),
+            adapter_digest=digest,
             roles=self.aggregation.trains,
             local_steps=terms.local_steps,
             first_step=(number - 1) * terms.local_steps,
             total_steps=terms.rounds * terms.local_steps,
             terms_digest=terms.terms_digest,
             encoding=terms.encoding,
+            masking=masking,
         )
-        return RoundRequest(plan, adapter)
+        return RoundRequest(plan, adapter, keys)
 
     def open_round(self, request: RoundRequest) -> OpenRound:
         self.observer.round_started(request.plan.round, self.terms.rounds, request.plan.cohort)
         plan, terms = request.plan, self.terms
+        if self.masking is not None:
+            masked = self.masking.open(RoundContext.from_bytes(plan.masking.encode()))
+            return OpenRound(plan, masked, self.observer, masked)
         collector = PlainSum(plan, self._trained, weights=terms.weights, max_norm=terms.max_update_norm)
         return OpenRound(plan, collector, self.observer)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -28,11 +29,13 @@ from fedft.model.adapter import AdaptedModel
 from fedft.privacy.accountant import epsilon_of, require_budget_for, require_delta
 from fedft.privacy.events import DpSgdRound, PrivacyEvent, UnprotectedRelease
 from fedft.randomness import SecureStream, reproducible_rng, secure_bytes
+from fedft.rounds.masking import MaskingTerms
+from fedft.rounds.member import Masked, Member, require_masking, stored_upload
 from fedft.rounds.plan import RoundPlan, RoundRequest, require_sent_adapter
 from fedft.training.local import LocalPlan, Mechanism, Penalty, Uniform, train_locally
 from fedft.training.schedule import learning_rates
 from fedft.training.self_test import require_private
-from fedft.types import InstitutionId
+from fedft.types import AdapterVector, InstitutionId
 from fedft.update.release import UPDATE_PURPOSE, Refusal, refusal_for, release_update
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,15 @@ class TrainingTerms:
     precision: str = "auto"
 
 
+@dataclass(frozen=True)
+class Masking:
+    """The institution's part in secure aggregation, what was agreed on it, and its public weight in the sum."""
+
+    member: Member
+    terms: MaskingTerms
+    weight: float = 1.0
+
+
 class Consolidator(Protocol):
     """Gives the penalty that protects what earlier tasks left, if any; see rounds/continual.py."""
 
@@ -87,6 +99,8 @@ class Institution:
         Public. Drives sampling and dropout when there is no guarantee, and nothing when there is one.
     note
         Takes lines that depend on the rows and stay with the institution. The program's log does not.
+    masking
+        None: updates leave as they are.
 
     Raises
     ------
@@ -108,11 +122,12 @@ class Institution:
         consolidator: Consolidator | None = None,
         on_step: Callable[[int, int], None] | None = None,
         note: Callable[[str], None] | None = None,
+        masking: Masking | None = None,
     ) -> None:
         self.name, self.model, self.data, self.dataset, self.ledger = name, model, data, dataset, ledger
         self.terms, self.guarantee, self.seed = terms, guarantee, seed
         self.training_seconds = 0.0
-        self._consolidator, self._on_step, self._note = consolidator, on_step, note
+        self._consolidator, self._on_step, self._note, self._masking = consolidator, on_step, note, masking
         self._tested: set[tuple[str, ...]] = set()
         self._learning_rates(start=0, steps=1, total=1)  # options that a schedule does not take: before any charge
 
@@ -130,19 +145,40 @@ class Institution:
             self._note_refusal(refusal)
             return refusal
 
+    def key(self, setup: str) -> bytes:
+        """This institution's sealed key for a setup of secure aggregation. Raises ConfigError without such."""
+        return self._member().key(setup)
+
+    def unmask(self, question: bytes) -> bytes | Refusal:
+        """The sealed shares that a question asks for, or a refusal. Raises as Member.unmask, and ConfigError as key."""
+        return self._member().unmask(question)
+
+    def round_of(self, question: bytes) -> int:
+        """Of a question who uploaded. Raises as ``unmask``."""
+        return self._member().place(question)[1]
+
     def spent(self) -> float | None:
         """Epsilon of everything in the ledger for this data set, at the guarantee's delta; None without a guarantee."""
         return None if self.guarantee is None else epsilon_of(self.ledger.events(self.dataset), self.guarantee.delta)
 
-    def charge(self, plan: RoundPlan, purpose: str, event: PrivacyEvent, data: EncodedDataSet) -> Intent:
+    def charge(
+        self,
+        plan: RoundPlan,
+        purpose: str,
+        event: PrivacyEvent,
+        data: EncodedDataSet,
+        more: Mapping[str, str | int] = MappingProxyType({}),
+    ) -> Intent:
         """Write the intent, after checking that the data set's budget allows it; an intent that stands is returned.
+
+        more: evidence beyond that of every charge.
 
         Raises PrivacyBudgetExhausted, and LedgerError when the round was charged for another plan.
         """
         if self.ledger.find_intent(plan.run, plan.round, purpose) is None and self.guarantee is not None:
             past, cap = self.ledger.events(self.dataset), self.guarantee
             require_budget_for(past, event, epsilon=cap.epsilon, delta=cap.delta, dataset=self.dataset)
-        evidence: dict[str, str | int | float] = {"fingerprint": data.fingerprint, "units": data.unit_count}
+        evidence: dict[str, str | int | float] = {"fingerprint": data.fingerprint, "units": data.unit_count, **more}
         if self.guarantee is not None:
             evidence |= {"clip_norm": self.guarantee.clip_norm, "delta": self.guarantee.delta}
         return self.ledger.record_intent(
@@ -173,14 +209,29 @@ class Institution:
         stored = self.ledger.stored_release(plan.run, plan.round, UPDATE_PURPOSE)
         if stored is None and plan.round < self.ledger.last_round(plan.run):
             raise StaleUpdate(f"expected a round after {self.ledger.last_round(plan.run)}, found {plan.round}")
+        masked = self._masked(request)
         data, event = self._task_data(plan), self._event(request)
         if stored is not None:
             self.charge(plan, UPDATE_PURPOSE, event, data)  # paid already: raises for another plan
-            return stored
+            return stored if masked is None else stored_upload(stored)
         # First, because it may have to be paid too, and serves later rounds; an update that waits for it would not.
         penalty = None if self._consolidator is None else self._consolidator.penalty(self, request)
-        intent = self.charge(plan, UPDATE_PURPOSE, event, data)
-        return self._train_and_release(request, intent, penalty)
+        intent = self.charge(plan, UPDATE_PURPOSE, event, data, {} if masked is None else masked.evidence)
+        return self._train_and_release(request, intent, penalty, masked)
+
+    def _member(self) -> Member:
+        if self._masking is None:
+            raise ConfigError("expected nothing of secure aggregation in this run, found a message of it: plan anew")
+        return self._masking.member
+
+    def _masked(self, request: RoundRequest) -> Masked | None:
+        """What the update is to be masked in, where it is. Raises PolicyError where one side masks, and as join."""
+        plan, masking = request.plan, self._masking
+        require_masking(asked=bool(plan.masking), agreed=masking is not None)
+        if masking is None:
+            return None
+        size = self.model.layout.only(plan.roles).size
+        return masking.member.join(plan, request.keys, size=size, terms=masking.terms, weight=masking.weight)
 
     def _event(self, request: RoundRequest) -> PrivacyEvent:
         """What the round's update will be, after everything that can be checked about it without looking at a row."""
@@ -196,7 +247,9 @@ class Institution:
         rate = self.terms.batch_size / data.unit_count
         return DpSgdRound(self.guarantee.noise_multiplier, rate, plan.local_steps)
 
-    def _train_and_release(self, request: RoundRequest, intent: Intent, penalty: Penalty | None) -> bytes:
+    def _train_and_release(
+        self, request: RoundRequest, intent: Intent, penalty: Penalty | None, masked: Masked | None
+    ) -> bytes:
         plan, data = request.plan, self._task_data(request.plan)
         result = train_locally(
             self.model,
@@ -212,6 +265,8 @@ class Institution:
         if self._note is not None and self.guarantee is not None:
             # Whatever the count is: a disk that refuses the line must not say that there was something to note.
             self._note(f"{plan.run}, round {plan.round}: left out {result.rejected_units} unit gradients, not finite")
+        if masked is not None:
+            return self._release_masked(result.delta, plan, intent, masked)
         return release_update(
             result.delta,
             run=plan.run,
@@ -222,8 +277,14 @@ class Institution:
             intent=intent,
             recorder=self.ledger,
             encoding=plan.encoding,
-            uniform=self._rounding(plan),
+            uniform=None if plan.encoding == "float32" else self._rounding(plan),
         )
+
+    def _release_masked(self, delta: AdapterVector, plan: RoundPlan, intent: Intent, masked: Masked) -> bytes:
+        payload, cut = masked.member.release(delta, masked, intent, self._rounding(plan))
+        if self._note is not None:
+            self._note(f"{plan.run}, round {plan.round}: secure_aggregation.range cut off {cut} values of the update")
+        return payload
 
     def _local_plan(self, plan: RoundPlan, data: EncodedDataSet) -> LocalPlan:
         terms, guarantee = self.terms, self.guarantee
@@ -261,10 +322,8 @@ class Institution:
         torch.manual_seed(int(rng.integers(1 << 62)))
         return rng.random
 
-    def _rounding(self, plan: RoundPlan) -> Uniform | None:
+    def _rounding(self, plan: RoundPlan) -> Uniform:
         """Draws for rounding an update that is not sent as float32, as ``_coin_flips``; they follow the noise."""
-        if plan.encoding == "float32":
-            return None
         if self.guarantee is not None:
             return SecureStream().uniform
         return reproducible_rng(self.seed, "rounding", self.name, plan.round).random

@@ -4,7 +4,8 @@ institution". Hostile vectors: tests/vectors/messages/.
 ::
 
     request   magic "FEDFTREQ" (8) | header length, uint32 big-endian (4) | header, canonical JSON | body, safetensors
-    answer    an update envelope, or magic "FEDFTREF" (8) | refusal, canonical JSON
+    answer    an update envelope, a masked upload, shares of masks (docs/SPEC.md, "Secure aggregation"), or
+              magic "FEDFTREF" (8) | refusal, canonical JSON
     roll call question and reply: canonical JSON
 
 Guarantee: a decoder allocates nothing in proportion to a size that the bytes claim, runs no parser on a body, and
@@ -25,8 +26,11 @@ import numpy as np
 
 from fedft.errors import ConfigError, StaleUpdate, UpdateError
 from fedft.identity.documents import canonical
+from fedft.identity.signed import MAGIC as SIGNED_MAGIC
 from fedft.randomness import secure_bytes
 from fedft.rounds.plan import RoundPlan, RoundRequest, terms_digest
+from fedft.secagg.context import require_run
+from fedft.secagg.messages import UPLOAD_MAGIC
 from fedft.types import AdapterVector
 from fedft.update.envelope import MAGIC as UPDATE_MAGIC
 from fedft.update.envelope import require_identity
@@ -42,7 +46,7 @@ REFUSAL_LABEL = "fedft/v1/refusal"
 TERMS_LABEL = "fedft/v1/terms"
 REQUEST_MAGIC = b"FEDFTREQ"
 REFUSAL_MAGIC = b"FEDFTREF"
-MAX_REQUEST_HEADER = 64 * 1024
+MAX_REQUEST_HEADER = 2 * 2**20
 MAX_SMALL = 4096
 """Bytes of a refusal, or of a roll call's question or reply."""
 
@@ -50,6 +54,7 @@ _START = len(REQUEST_MAGIC) + 4
 _TENSOR = "adapter"
 _LONGEST_TENSOR_HEAD = 256
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"(?:[0-9a-f]{2})*")
 _SAME_VERSION = "use the same version of fedft on both sides"
 
 
@@ -61,6 +66,7 @@ def encode_request(request: RoundRequest, terms: str) -> bytes:
         "label": REQUEST_LABEL,
         "plan": request.plan.as_json(),
         "terms": terms,
+        "keys": request.keys.decode("ascii"),
         "sha256": hashlib.sha256(body).hexdigest(),
     }
     header = canonical(fields)
@@ -81,7 +87,12 @@ def decode_request(data: bytes) -> tuple[RoundRequest, str]:
     fields, start = _request_header(data)
     plan, terms = RoundPlan.from_json(fields["plan"]), fields["terms"]
     _require_terms(plan, terms)
-    return RoundRequest(plan, _adapter(memoryview(data)[start:], fields["sha256"], plan.encoding)), terms
+    adapter = _adapter(memoryview(data)[start:], fields["sha256"], plan.encoding)
+    if not fields["keys"].isascii() or bool(fields["keys"]) != bool(plan.masking):
+        raise ConfigError(
+            "expected the list of keys with a plan that masks, and only there, found another: resend both"
+        )
+    return RoundRequest(plan, adapter, fields["keys"].encode()), terms
 
 
 def decode_terms(text: str) -> dict[str, Any]:
@@ -104,8 +115,11 @@ def encode_answer(answer: bytes | Refusal) -> bytes:
 
 
 def decode_answer(data: bytes) -> bytes | Refusal:
-    """An update's bytes, which are not opened here, or a refusal. Raises UpdateError for anything else."""
-    if data.startswith(UPDATE_MAGIC):
+    """The bytes of an update, plain or masked, or of shares, which are not opened here, or a refusal.
+
+    Raises UpdateError for anything else.
+    """
+    if data.startswith((UPDATE_MAGIC, UPLOAD_MAGIC, SIGNED_MAGIC)):
         return data
     if data.startswith(REFUSAL_MAGIC) and len(data) <= MAX_SMALL:
         fields = _canonical_object(data[len(REFUSAL_MAGIC) :])
@@ -121,26 +135,27 @@ def fresh_nonce() -> str:
     return secure_bytes(32).hex()
 
 
-def encode_question(nonce: str) -> bytes:
-    """The roll call's question: who are you?"""
-    return canonical({"label": ROLL_CALL_LABEL, "nonce": nonce})
+def encode_question(nonce: str, setup: str = "") -> bytes:
+    """The roll call's question: who are you, and, where updates are masked, what is your key for ``setup``?"""
+    return canonical({"label": ROLL_CALL_LABEL, "nonce": nonce, "setup": setup})
 
 
-def decode_question(data: bytes) -> str:
-    """The nonce to answer with. Raises ConfigError for anything that encode_question does not make."""
-    fields = _roll_call(data, {"label", "nonce"})
-    if fields is None:
+def decode_question(data: bytes) -> tuple[str, str]:
+    """The nonce to answer with, and the setup. Raises ConfigError for anything that encode_question does not make."""
+    fields = _roll_call(data, {"label", "nonce", "setup"})
+    if fields is None or not isinstance(fields["setup"], str):
         raise ConfigError(f"expected the question of a roll call, found something else: {_SAME_VERSION}")
-    return str(fields["nonce"])
+    return str(fields["nonce"]), require_run(fields["setup"]) if fields["setup"] else ""
 
 
-def encode_presence(nonce: str, institution: str) -> bytes:
-    """The roll call's reply: this question's nonce, and a name."""
-    return canonical({"label": ROLL_CALL_LABEL, "nonce": nonce, "institution": institution})
+def encode_presence(nonce: str, institution: str, key: bytes = b"") -> bytes:
+    """The roll call's reply: this question's nonce, a name, and the key that the question asks for, sealed."""
+    fields = {"label": ROLL_CALL_LABEL, "nonce": nonce, "institution": institution, "key": key.hex()}
+    return canonical(fields)
 
 
-def decode_presence(data: bytes, *, nonce: str) -> str:
-    """The name that a reply gives.
+def decode_presence(data: bytes, *, nonce: str) -> tuple[str, bytes]:
+    """The name and the key that a reply gives; the key is not opened here.
 
     Raises
     ------
@@ -149,13 +164,13 @@ def decode_presence(data: bytes, *, nonce: str) -> str:
     StaleUpdate
         A reply to another question: one that was sent before is no sign of who is there now.
     """
-    fields = _roll_call(data, {"label", "nonce", "institution"})
-    if fields is None:
+    fields = _roll_call(data, {"label", "nonce", "institution", "key"})
+    if fields is None or not isinstance(fields["key"], str) or not _HEX.fullmatch(fields["key"]):
         raise UpdateError(f"expected the reply to a roll call, found something else: {_SAME_VERSION}")
     require_identity(run="roll-call", round=1, institution=fields["institution"])
     if fields["nonce"] != nonce:
         raise StaleUpdate("expected a reply to this roll call's question, found one to another: answer the newest")
-    return str(fields["institution"])
+    return str(fields["institution"]), bytes.fromhex(fields["key"])
 
 
 _REFUSAL_KEYS = frozenset({"institution", "run", "round", "reason"})
@@ -173,9 +188,11 @@ def _request_header(data: bytes) -> tuple[dict[str, str], int]:
     if len(data) < _START + length:
         raise ConfigError(f"expected {_START + length} bytes of head, found {len(data)}: send the request again")
     fields = _canonical_object(data[_START : _START + length])
-    known = fields is not None and fields.keys() == {"label", "plan", "terms", "sha256"}
+    known = fields is not None and fields.keys() == {"label", "plan", "terms", "keys", "sha256"}
     if not known or fields is None or not all(isinstance(value, str) for value in fields.values()):
-        raise ConfigError(f"expected label, plan, terms and sha256 in canonical JSON, found others: {_SAME_VERSION}")
+        raise ConfigError(
+            f"expected label, plan, terms, keys and sha256 in canonical JSON, found others: {_SAME_VERSION}"
+        )
     if fields["label"] != REQUEST_LABEL:
         raise ConfigError(f'expected label "{REQUEST_LABEL}", found another: {_SAME_VERSION}')
     return fields, _START + length

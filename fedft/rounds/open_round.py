@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from fedft.aggregation.base import RunningSum
 from fedft.errors import FedftError, UpdateError
 from fedft.model.vector import AdapterLayout
+from fedft.rounds.masked_sum import MaskedSum
 from fedft.rounds.plan import RoundPlan
 from fedft.rounds.progress import Observer
 from fedft.types import AdapterVector
@@ -66,13 +67,15 @@ class PlainSum:
 
 
 class OpenRound:
-    """Collects one round's answers.
+    """Collects one round's answers. masked: the collector, where updates are masked and have to be opened together.
 
     Guarantee: an answer that is not accepted changes nothing but the list of who sat out, and never ends the round.
     """
 
-    def __init__(self, plan: RoundPlan, collector: Collector, observer: Observer) -> None:
-        self.plan, self.collector, self.begun = plan, collector, time.perf_counter()
+    def __init__(
+        self, plan: RoundPlan, collector: Collector, observer: Observer, masked: MaskedSum | None = None
+    ) -> None:
+        self.plan, self.collector, self.masked, self.begun = plan, collector, masked, time.perf_counter()
         self._observer = observer
         self.accepted: set[str] = set()
         self.refused: dict[str, str] = {}
@@ -95,6 +98,15 @@ class OpenRound:
         self.accepted.add(sender)
         self.refused.pop(sender, None)
         self._observer.answered(sender, "update")
+
+    def reveal(self, masked: MaskedSum, holder: str, shares: bytes | Refusal) -> None:
+        """Take the shares of ``holder``; what is not accepted is as if it had not come."""
+        try:
+            if isinstance(shares, Refusal):
+                raise UpdateError(f"expected shares, found a refusal, {shares.reason}: see the institution's log")
+            masked.answer(holder, shares)
+        except FedftError as error:
+            log.warning("round %d: %s reveals no shares: %s", self.plan.round, holder, error)
 
     def refuse(self, sender: str, refusal: Refusal) -> None:
         """Note a refusal; one in another's name, or of another round, is not believed."""

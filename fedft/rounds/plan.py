@@ -36,8 +36,9 @@ class RoundPlan:
     task_index counts the federation's tasks from 0. adapter_digest is that of the adapter sent along, roles what is
     trained and sent back. first_step is the global number, from 0, of the round's first local step out of total_steps:
     it drives the learning-rate schedule. encoding: how adapter and update travel. terms_digest is that of the text of
-    the terms sent along (rounds/messages.py). Nothing here depends on time, so that a resumed run asks for the same
-    plan.
+    the terms sent along (rounds/messages.py). masking: text of the context in which updates are masked (docs/SPEC.md,
+    "Context of a round"); "" where the coordinator sees each update. Nothing here depends on time, so that a resumed
+    run asks for the same plan.
     """
 
     run: str
@@ -54,6 +55,7 @@ class RoundPlan:
     total_steps: int
     terms_digest: Digest = NO_TERMS
     encoding: Encoding = "float32"
+    masking: str = ""
 
     def as_json(self) -> str:
         """Canonical: sorted keys, no spaces."""
@@ -78,10 +80,14 @@ class RoundPlan:
 
 @dataclass(frozen=True, eq=False)
 class RoundRequest:
-    """A plan and the adapter it starts from, float32, shape (d,) of the full layout."""
+    """A plan and the adapter it starts from, float32, shape (d,) of the full layout.
+
+    keys: the list of the run's keys, where updates are masked; the plan's context names its digest.
+    """
 
     plan: RoundPlan
     adapter: AdapterVector
+    keys: bytes = b""
 
 
 def task_of_round(number: int, tasks: Sequence[str], rounds_per_task: Sequence[int]) -> tuple[str, int]:

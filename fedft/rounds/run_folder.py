@@ -6,6 +6,7 @@
     RUN/metrics.jsonl             one line per finished round
     RUN/checkpoints/round-0007/   the state after round 7; the last two are kept
     RUN/checkpoints/best/         the adapter that did best on the coordinator's own rows
+    RUN/secagg.json               under secure aggregation: its setup, and whom the newest question named
     RUN/summary.json              when the run has ended
 
 All of it is strict JSON: a figure that is not finite is null. Of epsilon, epsilon_infinite says so in words.
@@ -102,6 +103,19 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         self._write_text("summary.json", strict_json.dumps(summary, indent=2) + "\n")
+
+    def masking(self) -> dict[str, Any] | None:
+        """What write_masking wrote last; None before the first. Raises StorageError."""
+        file = self.path / "secagg.json"
+        if not file.exists():
+            return None
+        try:
+            return dict(json.loads(file.read_text()))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"expected JSON in {file}, found it damaged: restore it") from error
+
+    def write_masking(self, state: Mapping[str, Any]) -> None:
+        self._write_text("secagg.json", strict_json.dumps(state, indent=2) + "\n")
 
     def _rounds(self) -> list[int]:
         return sorted(int(path.name.removeprefix("round-")) for path in self.checkpoints.glob("round-[0-9]*[0-9]"))

@@ -15,7 +15,7 @@ from fedft.errors import ConfigError, IdentityError, StaleUpdate, UpdateError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.signed import open_signed, seal
-from fedft.secagg.context import RoundContext, read_object
+from fedft.secagg.context import RoundContext, read_object, require_run
 from fedft.secagg.encoding import pack, packed_bytes, unpack
 from fedft.secagg.key_agreement import NONCE_BYTES, TAG_BYTES
 from fedft.secagg.masking import Ring
@@ -149,6 +149,19 @@ def read_question(data: bytes, context: RoundContext, holder: str, coordinator: 
     if body:
         raise UpdateError("expected a head and a package for each member of the set, found more: send it whole")
     return Question(holder, tuple(names), tuple(heads), tuple(packages))
+
+
+def question_place(data: bytes, coordinator: PublicKey) -> tuple[str, int]:
+    """Run and round of a question of the coordinator's. Raises IdentityError, UpdateError."""
+    head, _ = _split(open_signed(UNMASK_LABEL, data, coordinator), UNMASK_MAGIC, MAX_UNMASK_HEAD)
+    fields = _object(head)
+    run, number = fields.get("run"), fields.get("round")
+    if type(number) is not int or number < 1:
+        raise UpdateError("expected a question's round, found something else: write it as docs/SPEC.md says")
+    try:
+        return require_run(run), number  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise UpdateError(str(error)) from None
 
 
 def set_digest(uploaded: Sequence[str]) -> str:

@@ -32,6 +32,15 @@ class FaultyInstitution:
             return self._poisoned(request)
         return answer
 
+    def key(self, setup: str) -> bytes:
+        return self._institution.key(setup)
+
+    def unmask(self, question: bytes) -> bytes | Refusal:
+        """Nothing in a round of faults.silent_rounds: it uploaded, and is gone."""
+        if self._institution.round_of(question) in self._faults.silent_rounds:
+            raise Dropped
+        return self._institution.unmask(question)
+
     def _poisoned(self, request: RoundRequest) -> bytes:
         """NaN in place of every value, past the release path that would refuse it: a broken or hostile sender."""
         plan, part = request.plan, self._institution.model.layout.only(request.plan.roles)

@@ -14,6 +14,7 @@ from fedft.ledger.store import Ledger
 from fedft.rounds.continual import PublicFisher
 from fedft.rounds.institution import Institution
 from fedft.simulation.faults import FaultyInstitution
+from fedft.simulation.run_keys import member_of
 from fedft.simulation.setup import Setup
 
 
@@ -39,6 +40,7 @@ def make_institution(
     on_step: Callable[[int, int], None] | None = None,
 ) -> Institution:
     """One institution of the run, with its section's terms and the noise of its plan."""
+    names, masked = setup.institution_names, setup.config.secure_aggregation.enabled
     return institution_of(
         setup.config,
         setup.model,
@@ -49,6 +51,7 @@ def make_institution(
         ledger=ledger,
         fisher=fisher,
         on_step=on_step,
+        member=member_of(folder, name, names, ledger) if masked else None,
     )
 
 

@@ -22,6 +22,7 @@ from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.engines import Engine, FlowerEngine, LocalEngine
 from fedft.simulation.planning import FederationPlan, plan_from
+from fedft.simulation.run_keys import make_keys, signer_of
 from fedft.simulation.setup import Setup
 
 
@@ -77,9 +78,13 @@ def _play_one(
     store, run = RunFolder(folder), run_name(config, folder, resume=resume)
     if not resume:
         store.create(as_written(config, run=run))
-    observer.run_started(title, config.federation.rounds, setup.institution_names)
+    signer, names = None, setup.institution_names
+    if config.secure_aggregation.enabled:
+        make_keys(folder, names)
+        signer = signer_of(folder, names)
+    observer.run_started(title, config.federation.rounds, names)
     with home as chosen:
-        coordinator = make_coordinator(setup, run=run, cohort=setup.institution_names, store=store, observer=observer)
+        coordinator = make_coordinator(setup, run=run, cohort=names, store=store, observer=observer, signer=signer)
         chosen.play(coordinator, observer)
     setup.model.write_vector(coordinator.state.best)
     export_adapter(setup.model, folder / "adapter", labels=setup.labels)

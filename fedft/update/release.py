@@ -1,8 +1,8 @@
 """The only exit of an institution: a recorded update, or a refusal of one word.
 
 Guarantees:
-- release_update returns only bytes that the recorder has stored, so nothing leaves unrecorded and a retried round sends
-  its first bytes again.
+- release_update and release_masked return only bytes that were stored, so nothing leaves unrecorded and a retried round
+  sends its first bytes again.
 - A NaN or infinity does not leave: NonFiniteUpdate, and nothing is recorded.
 - An update leaves only under the intent of its own run and round.
 - A Refusal carries a fixed word and the names of institution, run and round; nothing of the error's text.
@@ -10,6 +10,7 @@ Guarantees:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, get_args
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from fedft import errors
 from fedft.errors import LedgerCorrupt, LedgerError, NonFiniteUpdate, UpdateError
+from fedft.secagg.encoding import Integers
 from fedft.types import AdapterVector
 from fedft.update.envelope import open_header, require_identity, seal
 from fedft.update.wire import Encoding, Uniform
@@ -34,6 +36,7 @@ Reason = Literal[
     "policy",
     "identity",
     "busy",
+    "too-few",
     "internal",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -89,16 +92,8 @@ def release_update(
     LedgerError
         The intent is another round's, or the stored bytes are.
     """
-    if (intent.run, intent.round, intent.purpose) != (run, round, UPDATE_PURPOSE):
-        raise LedgerError(
-            f'expected an intent for round {round} of this run and purpose "{UPDATE_PURPOSE}", found one for round '
-            f'{intent.round} and "{intent.purpose}": record the intent before training'
-        )
-    if not np.isfinite(delta).all():
-        raise NonFiniteUpdate(
-            f"expected finite values in the update of round {round}, found NaN or infinity: nothing was released; "
-            "lower training.learning_rate"
-        )
+    _require_intent(intent, run, round)
+    _require_finite(delta, round)
     payload = seal(
         run=run,
         round=round,
@@ -112,6 +107,38 @@ def release_update(
     stored = recorder.record_release(intent, payload)
     _require_same_round(stored, payload)
     return stored
+
+
+def release_masked(
+    delta: AdapterVector,
+    *,
+    run: str,
+    round: int,
+    intent: IntentLike,
+    bound: float,
+    encode: Callable[[AdapterVector], Integers],
+    mask: Callable[[Integers], bytes],
+) -> bytes:
+    """Check, cut off beyond ``bound``, encode, mask, and return what may be sent.
+
+    Cutting and rounding come after the noise and look at nothing else: post-processing.
+
+    Parameters
+    ----------
+    delta : float32, shape (d,)
+    encode : to integers, shape (d,)
+    mask : stores what it returns, under ``intent``, before it returns it, or raises; rounds/member.py
+
+    Raises
+    ------
+    NonFiniteUpdate
+        A value is NaN or infinite. Nothing is recorded.
+    LedgerError
+        The intent is another round's.
+    """
+    _require_intent(intent, run, round)
+    _require_finite(delta, round)
+    return mask(encode(np.clip(delta, -bound, bound)))
 
 
 @dataclass(frozen=True)
@@ -142,6 +169,7 @@ _WORDS: dict[type[BaseException], Reason] = {
     errors.LedgerError: "ledger",
     errors.PolicyError: "policy",
     errors.IdentityError: "identity",
+    errors.QuorumNotReached: "too-few",
     errors.StorageError: "storage",
     OSError: "storage",
     BaseException: "internal",
@@ -156,6 +184,22 @@ def reason_for(error: BaseException) -> Reason:
 def refusal_for(error: BaseException, *, institution: str, run: str, round: int) -> Refusal:
     """What the coordinator may hear about ``error``: never its text, cause or traceback."""
     return Refusal(institution=institution, run=run, round=round, reason=reason_for(error))
+
+
+def _require_intent(intent: IntentLike, run: str, round: int) -> None:
+    if (intent.run, intent.round, intent.purpose) != (run, round, UPDATE_PURPOSE):
+        raise LedgerError(
+            f'expected an intent for round {round} of this run and purpose "{UPDATE_PURPOSE}", found one for round '
+            f'{intent.round} and "{intent.purpose}": record the intent before training'
+        )
+
+
+def _require_finite(delta: AdapterVector, round: int) -> None:
+    if not np.isfinite(delta).all():
+        raise NonFiniteUpdate(
+            f"expected finite values in the update of round {round}, found NaN or infinity: nothing was released; "
+            "lower training.learning_rate"
+        )
 
 
 def _require_same_round(stored: bytes, payload: bytes) -> None:

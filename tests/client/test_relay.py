@@ -219,7 +219,7 @@ class Signing(FakeAgent):
         return seal(ANSWER_LABEL, update_of(self._name, request), KEYS[self._name])
 
     def roll_call(self, body: bytes) -> bytes:
-        nonce = decode_question(open_signed(ROLL_CALL_LABEL, body, KEYS["coordinator"].public))
+        nonce, _ = decode_question(open_signed(ROLL_CALL_LABEL, body, KEYS["coordinator"].public))
         return seal(ROLL_CALL_LABEL, encode_presence(nonce, self._name), KEYS[self._name])
 
 

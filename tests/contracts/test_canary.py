@@ -301,6 +301,12 @@ class Quoting:
     def answer(self, request: RoundRequest) -> bytes:
         raise self._kind(f"{text} of {request.plan.round}")
 
+    def key(self, setup: str) -> bytes:
+        raise self._kind(text)
+
+    def unmask(self, question: bytes) -> bytes:
+        raise self._kind(text)
+
 
 def test_what_the_relay_raises_has_no_text_and_no_cause() -> None:
     client_app = make_client_app(lambda _: "north", lambda _: nullcontext(Quoting(ValueError)))

@@ -144,8 +144,10 @@ def test_what_crosses_is_a_recorded_update_a_word_a_name_or_an_empty_error(
     digests = recorded(tmp_path / "run")
     for message, reply in messages:
         if message.metadata.message_type == "query":
-            nonce = decode_question(body_of(message.content))
-            assert decode_presence(body_of(reply.content), nonce=nonce) in NAMES
+            nonce, setup = decode_question(body_of(message.content))
+            name, key = decode_presence(body_of(reply.content), nonce=nonce)
+            assert name in NAMES
+            assert (setup, key) == ("", b"")
             continue
         assert isinstance(decode_request(body_of(message.content))[0].plan, RoundPlan)
         if reply.has_error():

@@ -229,7 +229,7 @@ def test_the_agent_answers_in_a_namespace_without_an_interface(containers: Conta
         with httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=10) as client:
             reply = client.post("http://agent/v1/roll-call", content=question).raise_for_status().content
         member = containers.roster.member("north")
-        assert decode_presence(open_signed(ROLL_CALL_LABEL, reply, member.key), nonce=nonce) == "north"
+        assert decode_presence(open_signed(ROLL_CALL_LABEL, reply, member.key), nonce=nonce) == ("north", b"")
         assert (containers.folder / "institution" / "ledger" / "ledger.sqlite").is_file()
     finally:
         stop(agent)

@@ -110,7 +110,7 @@ def test_nodes_that_are_nobody_or_say_to_be_another_take_no_part(
         number, asked = partition_of(context), body_of(message.content)
         if number >= len(names):
             return Message(body_content(members.agents[real[number - len(names)]].roll_call(asked)), reply_to=message)
-        nonce = decode_question(open_signed(ROLL_CALL_LABEL, asked, members.coordinator.key.public))
+        nonce, _ = decode_question(open_signed(ROLL_CALL_LABEL, asked, members.coordinator.key.public))
         reply = seal(ROLL_CALL_LABEL, encode_presence(nonce, names[number]), signers[number])
         return Message(body_content(reply), reply_to=message)
 

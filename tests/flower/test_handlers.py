@@ -38,6 +38,14 @@ class Answering:
             raise self._answer
         return self._answer
 
+    def key(self, setup: str) -> bytes:
+        raise self._answer if isinstance(self._answer, BaseException) else AssertionError("not asked for a key")
+
+    def unmask(self, question: bytes) -> bytes | Refusal:
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer
+
 
 def app_of(answer: bytes | Refusal | BaseException) -> ClientApp:
     return make_client_app(lambda _: "north", lambda _: nullcontext(Answering(answer)))
@@ -79,7 +87,7 @@ def test_the_institution_gets_the_request_as_it_was_sent() -> None:
 
 def test_the_roll_call_is_answered_with_a_name() -> None:
     reply = reply_to(app_of(b""), QUESTION, "query")
-    assert decode_presence(body_of(reply.content), nonce=NONCE) == "north"
+    assert decode_presence(body_of(reply.content), nonce=NONCE) == ("north", b"")
 
 
 def test_a_roll_call_without_a_question_is_no_answer() -> None:

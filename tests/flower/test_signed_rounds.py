@@ -55,7 +55,7 @@ def signed_app(keys: Sequence[str], names: Sequence[str]) -> ClientApp:
     @app.query()
     def query(message: Message, context: Any) -> Message:
         return answering(
-            context, ROLL_CALL_LABEL, message, lambda name, asked: encode_presence(decode_question(asked), name)
+            context, ROLL_CALL_LABEL, message, lambda name, asked: encode_presence(decode_question(asked)[0], name)
         )
 
     @app.train()

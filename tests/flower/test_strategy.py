@@ -42,6 +42,12 @@ class Institution:
         answer = self._answers.get(self._name)
         return update_of(self._name, request) if answer is None else answer(request)
 
+    def key(self, setup: str) -> bytes:
+        raise AssertionError("nothing is masked here")
+
+    def unmask(self, question: bytes) -> bytes | Refusal:
+        raise AssertionError("nothing is masked here")
+
 
 def app_of(names: Sequence[str] = COHORT, **answers: Callable[[RoundRequest], bytes | Refusal]) -> ClientApp:
     """Node k says that it is names[k - 1], and answers with a valid update unless told otherwise."""
@@ -139,7 +145,7 @@ def test_an_answer_of_another_form_is_refused_without_ending_the_round(
 
     @other.query()
     def query(message: Message, context: Any) -> Message:
-        nonce = decode_question(body_of(message.content))
+        nonce, _ = decode_question(body_of(message.content))
         return Message(body_content(encode_presence(nonce, "west")), reply_to=message)
 
     @other.train()

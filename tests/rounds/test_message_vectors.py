@@ -80,8 +80,8 @@ def test_the_honest_ones_are_read() -> None:
         "request-honest": (7, CONTEXT["terms"], CONTEXT["values"]),
         "answer-honest": CONTEXT["values"],
         "answer-honest-refusal": Refusal("st-anna", "hospitals-1", 7, "policy"),
-        "question-honest": CONTEXT["nonce"],
-        "reply-honest": CONTEXT["sender"],
+        "question-honest": (CONTEXT["nonce"], ""),
+        "reply-honest": (CONTEXT["sender"], b""),
     }
 
 

@@ -61,7 +61,7 @@ def test_a_request_comes_back_bit_for_bit() -> None:
 def test_a_request_is_what_the_specification_says() -> None:
     header, body = header_of(ENCODED)
     assert ENCODED.startswith(b"FEDFTREQ")
-    assert header.keys() == {"label", "plan", "terms", "sha256"}
+    assert header.keys() == {"label", "plan", "terms", "keys", "sha256"}
     assert (header["label"], header["plan"], header["terms"]) == ("fedft/v1/request", REQUEST.plan.as_json(), TERMS)
     assert safetensors.numpy.load(body)["adapter"].tobytes() == ADAPTER.tobytes()
     assert body == safetensors.numpy.save({"adapter": ADAPTER})
@@ -83,7 +83,7 @@ def test_terms_and_plan_belong_together() -> None:
 
 
 def test_a_header_that_no_reader_takes_is_not_written() -> None:
-    cohort = tuple(f"institution-{number:05d}" for number in range(5000))
+    cohort = tuple(f"institution-{number:05d}" for number in range(100_000))
     with pytest.raises(ConfigError, match=f"at most {MAX_REQUEST_HEADER}"):
         encode_request(RoundRequest(replace(PLAN, cohort=cohort), ADAPTER), "")
 
@@ -170,7 +170,7 @@ def test_no_bytes_whatever_do_anything_else_than_be_read_or_refused(data: bytes)
             except FedftError:
                 continue
             assert found == data  # an update, which is opened elsewhere
-            assert data.startswith(b"FEDFTUPD")
+            assert data.startswith((b"FEDFTUPD", b"FEDFTSAU", b"FEDFTSIG"))
 
 
 def test_answers_come_back() -> None:
@@ -217,10 +217,12 @@ def test_any_other_answer_is_refused_without_a_word_of_it(name: str) -> None:
 
 def test_a_roll_call_asks_with_a_nonce_and_is_answered_with_it_and_a_name() -> None:
     nonce = fresh_nonce()
-    assert decode_question(encode_question(nonce)) == nonce
-    assert decode_presence(encode_presence(nonce, "north"), nonce=nonce) == "north"
-    assert json.loads(encode_question(NONCE)) == {"label": "fedft/v1/roll-call", "nonce": NONCE}
-    assert json.loads(encode_presence(NONCE, "north")).keys() == {"label", "nonce", "institution"}
+    assert decode_question(encode_question(nonce)) == (nonce, "")
+    assert decode_question(encode_question(nonce, "run-1/5a")) == (nonce, "run-1/5a")
+    assert decode_presence(encode_presence(nonce, "north"), nonce=nonce) == ("north", b"")
+    assert decode_presence(encode_presence(nonce, "north", b"\x00key"), nonce=nonce) == ("north", b"\x00key")
+    assert json.loads(encode_question(NONCE)) == {"label": "fedft/v1/roll-call", "nonce": NONCE, "setup": ""}
+    assert json.loads(encode_presence(NONCE, "north")).keys() == {"label", "nonce", "institution", "key"}
 
 
 def test_no_two_questions_are_the_same() -> None:

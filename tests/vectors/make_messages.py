@@ -44,6 +44,7 @@ PLAN: dict[str, Any] = {
     "total_steps": 18,
     "terms_digest": hashlib.sha256(TERMS.encode()).hexdigest(),
     "encoding": "float32",
+    "masking": "",
 }
 REFUSAL = {
     "label": "fedft/v1/refusal", "institution": "st-anna", "run": "hospitals-1", "round": 7, "reason": "policy",
@@ -69,7 +70,8 @@ def body(values: list[float] = VALUES, **changes: Any) -> bytes:
 
 def header(of: bytes, plan: dict[str, Any] | str, **changes: Any) -> dict[str, Any]:
     told = plan if isinstance(plan, str) else canonical(plan).decode()
-    made = {"label": REQUEST, "plan": told, "terms": TERMS, "sha256": hashlib.sha256(of).hexdigest(), **changes}
+    digest = hashlib.sha256(of).hexdigest()
+    made = {"label": REQUEST, "plan": told, "terms": TERMS, "keys": "", "sha256": digest, **changes}
     return {key: value for key, value in made.items() if value is not None}
 
 
@@ -89,7 +91,11 @@ def refusal(**changes: Any) -> bytes:
 
 
 def question(nonce: str = NONCE, **more: Any) -> bytes:
-    return bytes(canonical({"label": ROLL_CALL, "nonce": nonce, **more}))
+    return bytes(canonical({"label": ROLL_CALL, "nonce": nonce, "setup": "", **more}))
+
+
+def reply(nonce: str = NONCE, **more: Any) -> bytes:
+    return bytes(canonical({"label": ROLL_CALL, "nonce": nonce, "key": "", **more}))
 
 
 Case = tuple[str, bytes, str | None]
@@ -128,6 +134,9 @@ def requests() -> dict[str, Case]:
         "plan-without-anyone": request(plan={**PLAN, "cohort": []}),
         "plan-with-a-path-as-run": request(plan={**PLAN, "run": "../ledger"}),
         "plan-for-an-unknown-part": request(plan={**PLAN, "roles": ["base"]}),
+        "keys-with-a-plan-that-does-not-mask": request(keys="{}"),
+        "plan-that-masks-without-keys": request(plan={**PLAN, "masking": "{}"}),
+        "keys-beyond-ascii": request(plan={**PLAN, "masking": "{}"}, keys="{\u00e9}"),
     }
     unsigned = {
         "unsigned": request(),
@@ -183,22 +192,30 @@ def answers() -> dict[str, Case]:
 
 
 def roll_calls() -> dict[str, Case]:
-    honest = sealed(INSTITUTION, ROLL_CALL, question(institution="st-anna"))
+    honest = sealed(INSTITUTION, ROLL_CALL, reply(institution="st-anna"))
     hostile = {
-        "replay": (question("0" * 64, institution="st-anna"), "StaleUpdate"),
-        "free-text": (question(institution="St. Anna\nERROR"), "UpdateError"),
-        "without-a-name": (question(), "UpdateError"),
-        "field-too-many": (question(institution="st-anna", rows=1200), "UpdateError"),
+        "replay": (reply("0" * 64, institution="st-anna"), "StaleUpdate"),
+        "free-text": (reply(institution="St. Anna\nERROR"), "UpdateError"),
+        "without-a-name": (reply(), "UpdateError"),
+        "field-too-many": (reply(institution="st-anna", rows=1200), "UpdateError"),
         "deep-nesting": (b"[" * 4000, "UpdateError"),
-        "too-long": (question(institution="a" * 5000), "UpdateError"),
+        "too-long": (reply(institution="a" * 5000), "UpdateError"),
+        "key-in-free-text": (reply(institution="st-anna", key="patient 17"), "UpdateError"),
+        "key-of-half-a-byte": (reply(institution="st-anna", key="abc"), "UpdateError"),
     }
     return {
         "question-honest": ("question", sealed(COORDINATOR, ROLL_CALL, question()), None),
         "question-unknown-key": ("question", sealed(STRANGER, ROLL_CALL, question()), "IdentityError"),
         "question-short-nonce": ("question", sealed(COORDINATOR, ROLL_CALL, question("5a")), "ConfigError"),
+        "question-setup-with-a-path": (
+            "question",
+            sealed(COORDINATOR, ROLL_CALL, question(setup="../identity")),
+            "ConfigError",
+        ),
+        "question-setup-of-a-number": ("question", sealed(COORDINATOR, ROLL_CALL, question(setup=7)), "ConfigError"),
         "question-deep-nesting": ("question", sealed(COORDINATOR, ROLL_CALL, b"[" * 4000), "ConfigError"),
         "reply-honest": ("reply", honest, None),
-        "reply-unknown-key": ("reply", sealed(STRANGER, ROLL_CALL, question(institution="st-anna")), "IdentityError"),
+        "reply-unknown-key": ("reply", sealed(STRANGER, ROLL_CALL, reply(institution="st-anna")), "IdentityError"),
         "reply-altered-last-byte": ("reply", turned(honest, len(honest) - 1), "IdentityError"),
         **{
             f"reply-{n}": ("reply", sealed(INSTITUTION, ROLL_CALL, data), error) for n, (data, error) in hostile.items()

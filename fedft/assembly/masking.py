@@ -1,0 +1,90 @@
+"""Secure aggregation as a federation file asks for it: terms, the coordinator's part, an institution's part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedft.aggregation.base import Aggregation
+from fedft.config import FederationConfig
+from fedft.errors import ConfigError
+from fedft.identity.keys import PrivateKey
+from fedft.rounds.institution import Masking
+from fedft.rounds.masked_sum import MaskedRounds
+from fedft.rounds.masking import MaskingTerms
+from fedft.rounds.member import Member
+from fedft.rounds.run_folder import RunFolder
+from fedft.secagg.context import Identities
+from fedft.secagg.encoding import FixedPoint
+
+ADAM_STEP = 4.0
+"""No step of Adam's moves a value by much more than 3.2 learning rates: (1 - β₁)/√(1 - β₂)."""
+SGD_STEP = 2.0
+"""A step moves a value by at most rate x clip norm, and by noise, which is less in any batch worth taking."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """With what a coordinator signs questions, and whose signatures it believes, as they stand at each call."""
+
+    identity: PrivateKey
+    identities: Callable[[], Identities]
+
+
+def masking_terms(config: FederationConfig) -> MaskingTerms:
+    """What both sides make of [secure_aggregation]: the same from the same file."""
+    secure = config.secure_aggregation
+    return MaskingTerms(secure.ring_bits, secure.range or _usual_range(config), secure.threshold)
+
+
+def masked_rounds(
+    config: FederationConfig,
+    aggregation: Aggregation,
+    *,
+    run: str,
+    cohort: tuple[str, ...],
+    store: RunFolder,
+    signer: Signer | None,
+) -> MaskedRounds | None:
+    """None where updates are not masked. Raises ConfigError before any key is made for what cannot work."""
+    if not config.secure_aggregation.enabled:
+        return None
+    if not aggregation.linear:
+        raise ConfigError(
+            f'expected an aggregation that needs the sum of the updates alone, found "{aggregation.name}", which needs '
+            "each of them: choose another aggregation.method, or switch secure_aggregation off"
+        )
+    if signer is None:
+        raise ConfigError("expected a coordinator's key for secure aggregation, found none: make one")
+    terms, weights = masking_terms(config), config.aggregation.weights or {}
+    terms.shape(len(cohort))
+    FixedPoint.widest(terms.ring_bits, terms.bound, {name: weights.get(name, 1.0) for name in cohort})
+    return MaskedRounds(
+        terms,
+        run=run,
+        weights=weights,
+        max_norm=config.aggregation.max_update_norm,
+        identity=signer.identity,
+        identities=signer.identities,
+        folder=store,
+    )
+
+
+def masking_of(config: FederationConfig, name: str, member: Member | None) -> Masking | None:
+    """An institution's part. Raises ConfigError where the file asks for it and there is no member."""
+    if not config.secure_aggregation.enabled:
+        return None
+    if member is None:
+        raise ConfigError("expected an institution with keys for secure aggregation, found none: make them")
+    return Masking(member, masking_terms(config), (config.aggregation.weights or {}).get(name, 1.0))
+
+
+def _usual_range(config: FederationConfig) -> float:
+    """Of a value of an update: as far as local steps move one, and a little more (docs/decisions/0018)."""
+    training = config.training
+    if training.optimizer != "sgd":
+        return ADAM_STEP * training.learning_rate * training.local_steps
+    clip_norm = config.privacy.clip_norm or training.max_gradient_norm
+    if clip_norm is None:
+        raise ConfigError("expected secure_aggregation.range where nothing clips gradients, found none: set it")
+    return SGD_STEP * training.learning_rate * training.local_steps * clip_norm
