@@ -40,6 +40,12 @@ def train(message: Message, context: Context) -> Message:
     return _reply("/v1/answer", message, context)
 
 
+@app.train("unmask")
+def unmask(message: Message, context: Context) -> Message:
+    """The second exchange of a round under secure aggregation."""
+    return _reply("/v1/unmask", message, context)
+
+
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """A roll call."""

@@ -141,13 +141,6 @@ def _secure_aggregation(config: FederationConfig) -> Iterator[str]:
             'expected secure_aggregation.range with training.optimizer = "sgd" and gradients that nothing clips, found '
             "none: say how large a value of an update may be, or set training.max_gradient_norm"
         )
-    names = [institution.name for institution in config.institutions]
-    least = max(3, secure.threshold or 0)
-    if names and len(names) < least and config.data.train is None:
-        yield (
-            f"expected at least {least} institutions for secure aggregation, found {len(names)}: add some, or switch "
-            "it off"
-        )
 
 
 def _announced(config: FederationConfig) -> Iterator[str]:

@@ -83,6 +83,9 @@ class PolicyAllow(Section):
     secure_aggregation: Literal["optional", "required"] = Field(
         default="optional", description="required: no plan without it is answered"
     )
+    least_cohort: int = Field(
+        default=3, ge=3, description="with secure aggregation: institutions whose sum may be formed, at least"
+    )
 
 
 class PolicyRelease(Section):
@@ -189,6 +192,7 @@ _EXAMPLES: dict[str, Any] = {
     "allow.max_rounds": 50,
     "allow.max_local_steps": 50,
     "allow.secure_aggregation": "optional",
+    "allow.least_cohort": 3,
     "release.unprotected": [],
     "release.private_fisher": False,
 }

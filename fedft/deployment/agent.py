@@ -5,6 +5,7 @@ Guarantees:
 - The policy wins: what it does not allow is refused before the data set is opened, in one signed word; noise, which
   follows from how many units there are, before anything is charged or trained.
 - What leaves is an update or a refusal as rounds/institution.py makes them, or a name; always signed by its own key.
+- Under secure aggregation a round has one masked update and one set of revealed shares, across restarts too.
 - The base model is loaded once for all rounds of the same terms; a restart loses nothing that was charged.
 """
 
@@ -34,6 +35,7 @@ from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.rounds.institution import Institution
+from fedft.rounds.member import Member
 from fedft.rounds.messages import (
     ANSWER_LABEL,
     REQUEST_LABEL,
@@ -75,8 +77,17 @@ class Agent:
         self._key = PrivateKey.load(policy.institution.identity)
         self._coordinator = PublicKey(policy.institution.coordinator)
         policy.agent.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._require_membership()
+        roster = self._membership()
         self._ledger = Ledger.open(policy.agent.ledger)
+        self._member = Member(
+            policy.institution.name,
+            identity=self._key,
+            identities={member.name: member.key for member in roster.members},
+            coordinator=self._coordinator,
+            ledger=self._ledger,
+            folder=policy.agent.state / "secagg",
+            least_cohort=policy.allow.least_cohort,
+        )
         self._model: tuple[str, AdaptedModel] | None = None
         self._seated: _Seated | None = None
 
@@ -109,9 +120,17 @@ class Agent:
         return seal(ANSWER_LABEL, encode_answer(answer), self._key)
 
     def roll_call(self, body: bytes) -> bytes:
-        """The signed name, for the coordinator's signed question. Raises as ``answer``."""
-        nonce, _ = decode_question(open_signed(ROLL_CALL_LABEL, body, self._coordinator))
-        return seal(ROLL_CALL_LABEL, encode_presence(nonce, self.name), self._key)
+        """The signed name, and the key that the coordinator's signed question asks for. Raises as ``answer``."""
+        nonce, setup = decode_question(open_signed(ROLL_CALL_LABEL, body, self._coordinator))
+        key = self._member.key(setup) if setup else b""
+        return seal(ROLL_CALL_LABEL, encode_presence(nonce, self.name, key), self._key)
+
+    def unmask(self, body: bytes) -> bytes:
+        """The signed shares of masks, or a refusal, for the coordinator's signed question who uploaded.
+
+        Raises IdentityError, UpdateError for what is none.
+        """
+        return seal(ANSWER_LABEL, encode_answer(self._member.unmask(body)), self._key)
 
     def _institution(self, plan: RoundPlan, text: str) -> Institution:
         seated = self._seated
@@ -151,6 +170,7 @@ class Agent:
             home=self._home(plan.run),
             ledger=self._ledger,
             fisher=public_fisher_on(config, model, reference),
+            member=self._member,
         )
 
     def _adapted(self, config: FederationConfig) -> AdaptedModel:
@@ -169,7 +189,8 @@ class Agent:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         return home
 
-    def _require_membership(self) -> None:
+    def _membership(self) -> Roster:
+        """The roster, in which this institution is. Raises IdentityError."""
         institution = self.policy.institution
         roster = Roster.read(institution.roster, self._coordinator)
         remember_roster(self.policy.agent.state / "roster-memory.json", roster)
@@ -183,6 +204,7 @@ class Agent:
                 f'expected the key that the roster has for "{self.name}", found another in '
                 f"{institution.identity.name}: use the key that was admitted, or ask to be admitted again"
             )
+        return roster
 
     def _note(self, refusal: Refusal) -> None:
         try:

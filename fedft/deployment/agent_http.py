@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Protocol
@@ -31,7 +31,9 @@ from fedft.deployment.agent_log import Events, agent_log
 from fedft.deployment.agent_socket import bound_socket
 from fedft.errors import FedftError
 from fedft.identity.signed import HEAD_BYTES
+from fedft.identity.signed import MAGIC as SIGNED_MAGIC
 from fedft.rounds.messages import MAX_SMALL, decode_answer
+from fedft.secagg.messages import UPLOAD_MAGIC
 from fedft.update.envelope import MAX_HEADER_BYTES, open_header
 from fedft.update.release import Refusal
 
@@ -42,12 +44,13 @@ CONNECTIONS = 64
 
 
 class AgentLike(Protocol):
-    """Signed bytes in, signed bytes out. ``answer`` is called by one thread; ``roll_call`` may be while it runs.
+    """Signed bytes in, signed bytes out. One thread calls ``answer`` and ``unmask``; ``roll_call`` may be meanwhile.
 
-    Both raise FedftError for what is not signed by the coordinator or not readable.
+    All raise FedftError for what is not signed by the coordinator or not readable.
     """
 
     def answer(self, body: bytes) -> bytes: ...
+    def unmask(self, body: bytes) -> bytes: ...
     def roll_call(self, body: bytes) -> bytes: ...
 
 
@@ -85,6 +88,7 @@ class Desk:
         return Starlette(
             routes=[
                 Route("/v1/answer", self._answer, methods=["POST"]),
+                Route("/v1/unmask", self._unmask, methods=["POST"]),
                 Route("/v1/roll-call", self._roll_call, methods=["POST"]),
                 Route("/v1/health", self._health, methods=["GET"]),
             ]
@@ -94,34 +98,40 @@ class Desk:
         self._worker.shutdown()
 
     async def _answer(self, request: Request) -> Response:
+        return await self._in_turn("answer", self._agent.answer, request)
+
+    async def _unmask(self, request: Request) -> Response:
+        return await self._in_turn("unmask", self._agent.unmask, request)
+
+    async def _in_turn(self, event: str, work: Callable[[bytes], bytes], request: Request) -> Response:
         """Busy is said first: the bodies of those who wait are all that is held in memory."""
         if self.stopping or self._inside > self._policy.agent.queue:
-            return self._turned_away("answer", 503, "busy")
+            return self._turned_away(event, 503, "busy")
         self._inside += 1
         try:
             body = await _body(request, self._policy.agent.max_request_bytes)
             async with self._turn:
                 if self.stopping:
-                    return self._turned_away("answer", 503, "busy")
+                    return self._turned_away(event, 503, "busy")
                 if await request.is_disconnected():
-                    return self._turned_away("answer", 400, "gone")
-                return await self._worked_on(body)
+                    return self._turned_away(event, 400, "gone")
+                return await self._worked_on(event, work, body)
         except _Refused as refused:
-            return self._turned_away("answer", refused.status, refused.word)
+            return self._turned_away(event, refused.status, refused.word)
         finally:
             self._inside -= 1
 
-    async def _worked_on(self, body: bytes) -> Response:
+    async def _worked_on(self, event: str, work: Callable[[bytes], bytes], body: bytes) -> Response:
         self._training, begun = True, time.monotonic()
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._worker, self._agent.answer, body)
+            answer = await asyncio.get_running_loop().run_in_executor(self._worker, work, body)
         except Exception as error:  # noqa: BLE001 - a word instead of its text
-            return self._turned_away("answer", *_word(error))
+            return self._turned_away(event, *_word(error))
         finally:
             self._training = False
         run, number, outcome = _about(answer)
         seconds = round(time.monotonic() - begun, 3)
-        self._events.note("answer", run=run, round=number, outcome=outcome, seconds=seconds)
+        self._events.note(event, run=run, round=number, outcome=outcome, seconds=seconds)
         return Response(answer, media_type="application/octet-stream")
 
     async def _roll_call(self, request: Request) -> Response:
@@ -187,6 +197,10 @@ def _about(answer: bytes) -> tuple[str | None, int | None, str]:
         told = decode_answer(start)
         if isinstance(told, Refusal):
             return told.run, told.round, told.reason
+        if told.startswith(UPLOAD_MAGIC):
+            return None, None, "masked-update"
+        if told.startswith(SIGNED_MAGIC):
+            return None, None, "shares"
         header = open_header(told)
     except FedftError:
         return None, None, "answered"

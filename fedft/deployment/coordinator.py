@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedft.assembly.coordinator import PublicParts, make_coordinator
+from fedft.assembly.masking import Signer
 from fedft.assembly.outcome import summarize
 from fedft.assembly.planning import promised_plan
 from fedft.assembly.runs import resume_config
@@ -27,7 +28,7 @@ from fedft.deployment.terms import terms_of
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, FederationError, FedftError, StorageError
 from fedft.flower.strategy import FedftStrategy
-from fedft.identity.keys import PrivateKey
+from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.roster import Roster
 from fedft.identity.signed import open_signed, seal
 from fedft.model.checkpoint import storage_errors
@@ -83,6 +84,13 @@ class Members:
 
     def sign(self, label: str, payload: bytes) -> bytes:
         return seal(label, payload, self._key)
+
+    def signer(self) -> Signer:
+        """For secure aggregation: the same key, and the roster's keys as they stand at each call."""
+        return Signer(self._key, self._identities)
+
+    def _identities(self) -> dict[str, PublicKey]:
+        return {member.name: member.key for member in Roster.read(self._roster, self._key.public).members}
 
     def opened(self, label: str, institution: str, data: bytes) -> bytes:
         """Raises IdentityError for one who is not, or no longer, a member, and for another's signature."""
@@ -147,7 +155,15 @@ def _play(start: Callable[[FedftStrategy], object], folder: Path, events: EventW
     terms = terms_of(config, labels=parts.labels, base_digest=parts.model.base_digest)
     run = str(store.config()["run"])
     events.run_started(config.federation.name, config.federation.rounds, deployment.cohort)
-    coordinator = make_coordinator(parts, run=run, cohort=deployment.cohort, store=store, observer=events, terms=terms)
+    coordinator = make_coordinator(
+        parts,
+        run=run,
+        cohort=deployment.cohort,
+        store=store,
+        observer=events,
+        terms=terms,
+        signer=members.signer(),
+    )
     unknown = dict.fromkeys(deployment.cohort)
     strategy = FedftStrategy(
         coordinator,

@@ -18,10 +18,21 @@ from fedft.errors import PolicyError
 from fedft.rounds.plan import RoundPlan
 
 SECTIONS = frozenset(
-    {"label", "federation", "model", "adapter", "task", "data", "training", "privacy", "continual", "aggregation"}
+    {
+        "label",
+        "federation",
+        "model",
+        "adapter",
+        "task",
+        "data",
+        "training",
+        "privacy",
+        "continual",
+        "aggregation",
+        "secure_aggregation",
+    }
 )
-"""What terms may speak of. Metrics, losses and counts are asked for by no known key; nor is secure aggregation: this
-version has none to give."""
+"""What terms may speak of. Metrics, losses and counts are asked for by no known key."""
 
 
 def require_allowed(policy: InstitutionPolicy, terms: Mapping[str, Any], plan: RoundPlan) -> None:
@@ -112,7 +123,10 @@ def _aggregation(policy: InstitutionPolicy, asked: _Asked, plan: RoundPlan) -> I
             f"expected {', '.join(roles)} to be trained, as the method that allow.aggregations lets pass does, "
             f"found {', '.join(plan.roles)}"
         )
-    if policy.allow.secure_aggregation == "required":
+    enabled = asked.value("secure_aggregation", "enabled")
+    if not isinstance(enabled, bool) or enabled != bool(plan.masking):
+        yield f"expected terms and plan to agree on secure aggregation, found {shown(enabled)} and {bool(plan.masking)}"
+    if policy.allow.secure_aggregation == "required" and not (enabled is True and plan.masking):
         yield 'expected secure aggregation, as allow.secure_aggregation = "required" says, found a plan without'
 
 

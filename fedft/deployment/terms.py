@@ -22,7 +22,8 @@ _ONLY = {
     "federation": ("name", "rounds", "seed"),
     "model": ("dtype", "quantization"),
     "data": ("unit", "max_rows_per_unit", "task_column"),
-    "aggregation": ("method",),
+    "aggregation": ("method", "weights"),
+    "secure_aggregation": ("enabled", "threshold", "ring_bits", "range"),
 }
 """All that terms may say of these sections, and of [model] its digest: the rest of them is each side's own."""
 
@@ -53,6 +54,8 @@ def config_of(
     own = {"unit": dataset.unit, "evaluation": str(dataset.path), "on_bad_record": dataset.on_bad_record}
     if dataset.reference is not None:
         own["reference"] = str(dataset.reference)
+    aggregation = dict(sections["aggregation"])
+    aggregation["weights"] = _own_weight(aggregation.get("weights"), institution)
     section = {"name": institution, "data": str(dataset.path), "dataset": dataset.name, "epsilon": dataset.epsilon}
     if sections["privacy"]["mode"] == "off":
         del section["epsilon"]
@@ -63,10 +66,20 @@ def config_of(
             "model": {**sections["model"], "base": str(model)},
             "data": {**sections["data"], **own},
             "training": {**sections["training"], "device": device},
+            "aggregation": aggregation,
             "institutions": [section],
         },
         folder=Path("/"),
     )
+
+
+def _own_weight(weights: object, institution: str) -> dict[str, Any] | None:
+    """This institution's of all that the terms give, for it to apply before its update is masked."""
+    if weights is None:
+        return None
+    if not isinstance(weights, Mapping) or institution not in weights:
+        raise ConfigError("expected a weight of this institution among aggregation.weights, found none: add it")
+    return {institution: weights[institution]}
 
 
 def _require_no_more(terms: Mapping[str, Any]) -> None:

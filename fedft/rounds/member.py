@@ -103,7 +103,7 @@ class Member:
         Raises
         ------
         PolicyError
-            A cohort that is too small.
+            A cohort that is too small; weights under which this institution is more than half of the sum.
         ConfigError, IdentityError, StaleUpdate
             A context that is not this plan's, or has other terms or a list of keys that the roster does not bear out.
         """
@@ -118,6 +118,11 @@ class Member:
             raise ConfigError(
                 "expected the limit that this institution's weight, range and scale come to, found another: use the "
                 "coordinator's [secure_aggregation] and aggregation.weights"
+            )
+        if 2 * context.limits[self.name] > sum(context.limits.values()):
+            raise PolicyError(
+                "expected weights under which this institution is at most half of the sum, found a larger share: its "
+                "update would hide behind nobody's; use aggregation.weights that are nearer to each other"
             )
         self._machine.accept_keys(context.run, keys)
         self._machine.require(context)

@@ -86,13 +86,19 @@ class Provisioned:
 
 
 class Deployed(Provisioned):
-    """Its agents live in this process. answering: who answers a request in an agent's place; asked: all requests."""
+    """Its agents live in this process.
+
+    answering, revealing: who answers a request, or a question who uploaded, in an agent's place; asked, questions: all
+    of them.
+    """
 
     def __init__(self, folder: Path, config: FederationConfig) -> None:
         super().__init__(folder, config)
         self.agents = {name: Agent(self.policy(name)) for name in self.homes}
         self.answering: dict[str, Callable[[bytes], bytes]] = {}
         self.asked: list[bytes] = []
+        self.revealing: dict[str, Callable[[bytes], bytes]] = {}
+        self.questions: list[tuple[str, bytes]] = []
 
     def close(self) -> None:
         for agent in self.agents.values():
@@ -123,5 +129,12 @@ class Deployed(Provisioned):
             self.asked.append(body_of(message.content))
             answer = self.answering.get(name, self.agents[name].answer)
             return Message(body_content(answer(self.asked[-1])), reply_to=message)
+
+        @app.train("unmask")
+        def unmask(message: Message, context: Context) -> Message:
+            name = names[partition_of(context)]
+            self.questions.append((name, body_of(message.content)))
+            reveal = self.revealing.get(name, self.agents[name].unmask)
+            return Message(body_content(reveal(self.questions[-1][1])), reply_to=message)
 
         return app

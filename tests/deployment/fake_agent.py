@@ -44,6 +44,9 @@ class FakeAgent:
         finally:
             self.at_once -= 1
 
+    def unmask(self, body: bytes) -> bytes:
+        return b"shares for " + body if self._then is None else self._then(body)
+
     def roll_call(self, body: bytes) -> bytes:
         return b"north, asked with " + body if self._then is None else self._then(body)
 
@@ -59,6 +62,9 @@ class SlowAgent:
         while body == b"slow" and not self._go.exists():
             time.sleep(0.02)
         return b"done: " + body
+
+    def unmask(self, body: bytes) -> bytes:
+        return b"shares: " + body
 
     def roll_call(self, body: bytes) -> bytes:
         return b"north"

@@ -30,6 +30,7 @@ TERMS: dict[str, Any] = {
     "privacy": {"mode": "dp-sgd", "epsilon": 8.0, "delta": 1e-5, "clip_norm": 1.0},
     "continual": {"method": "none", "fisher": "public", "fisher_clip_norm": 1.0, "fisher_noise_multiplier": 5.0},
     "aggregation": {"method": "fed_svd"},
+    "secure_aggregation": {"enabled": False, "threshold": None, "ring_bits": 32, "range": None},
 }
 OFF = {"mode": "off", "epsilon": None, "delta": None, "clip_norm": None}
 PRIVATE_EWC = {"method": "ewc", "fisher": "private-dp", "fisher_clip_norm": 1.0, "fisher_noise_multiplier": 5.0}
@@ -64,6 +65,12 @@ POLICY = policy_of()
 def test_a_plan_within_the_policy_is_allowed() -> None:
     require_allowed(POLICY, TERMS, PLANNED)
     require_noise(POLICY, 0.3)
+
+
+def test_a_plan_that_masks_is_allowed_where_it_is_required() -> None:
+    terms = terms_of({"secure_aggregation.enabled": True})
+    for policy in (POLICY, policy_of(allow__secure_aggregation="required")):
+        require_allowed(policy, terms, replace(PLANNED, masking="{}"))
 
 
 Case = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]
@@ -108,9 +115,13 @@ REFUSED: dict[str, Case] = {
     ),
     "no secure aggregation": ({"allow__secure_aggregation": "required"}, {}, {}, "allow.secure_aggregation"),
     "secure aggregation that is only claimed": (
-        {"allow__secure_aggregation": "required"}, {"secure_aggregation": {"enabled": True, "threshold": 3}}, {},
-        "found .secure_aggregation.",
+        {"allow__secure_aggregation": "required"}, {"secure_aggregation.enabled": True}, {},
+        "agree on secure aggregation, found true and False",
     ),
+    "secure aggregation that the terms do not say": (
+        {"allow__secure_aggregation": "required"}, {}, {"masking": "{}"}, "agree on secure aggregation",
+    ),
+    "secure aggregation as text": ({}, {"secure_aggregation.enabled": "false"}, {}, "agree on secure aggregation"),
     "metrics": ({}, {"metrics": ["loss", "accuracy"]}, {}, r"found .metrics.: \[release\]"),
     "an evaluation here": ({}, {"evaluation": {"every": 1}}, {}, r"found .evaluation.: \[release\]"),
     "a release": ({}, {"release": {"unprotected": ["update"]}}, {}, r"found .release.: \[release\]"),

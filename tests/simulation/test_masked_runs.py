@@ -13,9 +13,7 @@ from fedft.config import FederationConfig, parse_config
 from fedft.errors import ConfigError, QuorumNotReached
 from fedft.ledger.entries import Entry
 from fedft.ledger.store import Ledger
-from fedft.privacy.events import DataIndependentRelease, DpSgdRound, UnprotectedRelease
-from fedft.rounds.masked_sum import MaskedSum
-from fedft.secagg.messages import UPLOAD_MAGIC
+from fedft.privacy.events import DpSgdRound
 from fedft.simulation.run import play
 from tests.federation import NAMES, OFF, adapter_of, federation_body, records_of, rows_of
 from tests.tiny import write_jsonl
@@ -94,27 +92,6 @@ def test_the_ledger_holds_what_was_charged_what_left_and_for_which_set(tmp_path:
     assert shares["evidence"] == {"uploaded": 4, "dropped": 0, "names_dropped": ""}
 
 
-def test_masks_cost_no_privacy(tmp_path: Path) -> None:
-    play(four(tmp_path), folder=tmp_path / "bare")
-    played(tmp_path)
-    bare, masked = records_of(tmp_path / "bare"), records_of(tmp_path / "run")
-    assert [record["epsilon"] for record in bare] == [record["epsilon"] for record in masked]
-
-
-def test_what_left_is_a_masked_vector_and_never_an_update(tmp_path: Path) -> None:
-    """The ledger keeps the very bytes: an upload behind its context, in which no value of the update stands."""
-    played(tmp_path, *OFF)
-    path = tmp_path / "run" / "institutions" / "north" / "ledger.sqlite"
-    with Ledger.open(path, read_only=True) as ledger:
-        run = ledger.entries()[1].fields["run"]
-        payload = ledger.stored_release(run, 2, "update")
-        events = ledger.events("north")
-    assert payload is not None
-    assert UPLOAD_MAGIC in payload
-    assert b"FEDFTUPD" not in payload
-    assert events == (UnprotectedRelease(), DataIndependentRelease()) * 2
-
-
 def test_one_that_drops_before_its_upload_is_left_out(tmp_path: Path) -> None:
     first, second = played(tmp_path, *OFF, faults={"east": {"drop_rounds": [1]}})
     play(four(tmp_path, *OFF, faults={"east": {"drop_rounds": [1]}}), folder=tmp_path / "bare")
@@ -173,66 +150,31 @@ def test_one_whose_budget_is_spent_is_a_drop_out(tmp_path: Path) -> None:
     assert last["quorum"]
 
 
-@pytest.mark.parametrize("moment", ["questions", "answer", "mean"])
-def test_a_run_that_dies_between_the_exchanges_goes_on_to_the_same_bits(
-    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Resumed, it asks for the same round in the same setup, and gets the stored bytes."""
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    play(four(tmp_path, MASKED, *OFF), folder=whole / "run")
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_: Any, **__: Any) -> Any:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MaskedSum, moment, kill)
-        with pytest.raises(Killed):
-            played(tmp_path, *OFF)
-    before = [entry.hash for entry in entries_of(tmp_path, "north")]
-    records = played(tmp_path, *OFF, resume=True)
-    assert all(record["quorum"] for record in records)
-    assert [entry.hash for entry in entries_of(tmp_path, "north")][: len(before)] == before
-    charged = [e for e in entries_of(tmp_path, "north") if e.kind == "intent" and e.fields["purpose"] == "update"]
-    assert len(charged) == 2
-    assert adapter_of(tmp_path / "run").tobytes() == adapter_of(whole / "run").tobytes()
-
-
-def test_a_lost_setup_makes_a_round_that_was_begun_a_loss_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Under other keys the vector is not masked a second time: two sets would give the difference away."""
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_: Any) -> Any:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MaskedSum, "questions", kill)
-        with pytest.raises(Killed):
-            played(tmp_path)
-    (tmp_path / "run" / "secagg.json").unlink()
-    first, second = played(tmp_path, resume=True)
-    assert first["refused"] == dict.fromkeys(FOUR, "stale-round")
-    assert not first["quorum"]
-    assert second["quorum"]
-
-
 def test_fewer_than_three_are_no_sum_to_hide_in(tmp_path: Path) -> None:
     body = federation_body(tmp_path)
     body["institutions"] = body["institutions"][:2]
-    with pytest.raises(ConfigError, match="at least 3 institutions for secure aggregation, found 2"):
-        parse_config(body, folder=tmp_path, overrides=(MASKED,))
+    with pytest.raises(ConfigError, match="cohort of 3 to 4096 for secure aggregation, found 2"):
+        play(parse_config(body, folder=tmp_path, overrides=(MASKED,)), folder=tmp_path / "run")
 
 
 def test_too_high_a_threshold_is_said_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected at least 5 institutions"):
-        four(tmp_path, MASKED, "secure_aggregation.threshold=5")
+    with pytest.raises(ConfigError, match=r"secure_aggregation\.threshold from 3 to 4 for this cohort, found 5"):
+        played(tmp_path, "secure_aggregation.threshold=5")
+    assert not (tmp_path / "run" / "secagg.json").exists()
+
+
+def test_gradients_that_nothing_clips_need_a_range(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"secure_aggregation\.range"):
+        four(tmp_path, MASKED, "training.optimizer=sgd", *OFF)
+    assert played(tmp_path, "training.optimizer=sgd", "secure_aggregation.range=0.5", *OFF)[0]["quorum"]
+
+
+def test_values_beyond_the_range_are_cut_off_and_the_institution_notes_how_many(tmp_path: Path) -> None:
+    played(tmp_path, "secure_aggregation.range=1e-4", *OFF)
+    notes = (tmp_path / "run" / "institutions" / "north" / "log.txt").read_text()
+    cut = [int(line.split("cut off ")[1].split()[0]) for line in notes.splitlines() if "cut off" in line]
+    assert len(cut) == 2
+    assert min(cut) > 0
 
 
 def test_a_folder_whose_setup_is_damaged_is_not_guessed_at(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Secure aggregation among agents of a provisioned federation: the roster's keys, policies, restarts, lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedft.deployment import rehearse
+from fedft.errors import IdentityError, QuorumNotReached
+from fedft.identity.keys import PrivateKey
+from fedft.identity.signed import open_signed, seal
+from fedft.ledger.store import Ledger
+from fedft.privacy.events import DataIndependentRelease
+from fedft.secagg.context import RoundContext
+from fedft.secagg.institution import unframed
+from fedft.secagg.messages import UNMASK_LABEL, read_question, write_question
+from fedft.simulation.run import play as simulate
+from fedft.update.release import Refusal
+from tests.deployment.deployed import Deployed
+from tests.federation import NAMES, OFF, adapter_of, federation, records_of
+
+MASKED = "secure_aggregation.enabled=true"
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    monkeypatch.setattr(rehearse, "_may_choose_users", lambda: False)
+    members = Deployed(tmp_path / "all", federation(tmp_path / "data", MASKED, *OFF))
+    yield members
+    members.close()
+
+
+def test_agents_mask_and_the_sum_is_that_of_a_simulation(deployed: Deployed, tmp_path: Path) -> None:
+    deployed.play(tmp_path / "run")
+    simulate(federation(tmp_path / "data", MASKED, *OFF), folder=tmp_path / "simulated")
+    assert [record["updates"] for record in records_of(tmp_path / "run")] == [sorted(NAMES)] * 2
+    assert adapter_of(tmp_path / "run").tobytes() == adapter_of(tmp_path / "simulated").tobytes()
+    for name in NAMES:
+        assert deployed.charges(name).count(DataIndependentRelease()) == 2
+
+
+def test_nothing_that_reaches_the_coordinator_is_an_update(deployed: Deployed, tmp_path: Path) -> None:
+    seen: list[bytes] = []
+    for name in NAMES:
+
+        def answer(body: bytes, name: str = name) -> bytes:
+            seen.append(deployed.agents[name].answer(body))
+            return seen[-1]
+
+        deployed.answering[name] = answer
+    deployed.play(tmp_path / "run")
+    simulate(federation(tmp_path / "data", *OFF), folder=tmp_path / "bare")
+    bare = adapter_of(tmp_path / "bare")
+    assert len(seen) == 6
+    assert all(b"FEDFTSAU" in answer[:120] and b"FEDFTUPD" not in answer for answer in seen)
+    assert np.abs(adapter_of(tmp_path / "run") - bare).max() <= 1e-6
+
+
+def test_an_agent_that_restarts_between_the_exchanges_finishes_its_round(deployed: Deployed, tmp_path: Path) -> None:
+    deployed.revealing["north"] = lambda body: deployed.start_again("north").unmask(body)
+    deployed.answering["south"] = lambda body: deployed.start_again("south").answer(body)
+    deployed.play(tmp_path / "run")
+    assert all(record["quorum"] for record in records_of(tmp_path / "run"))
+
+
+def test_a_question_asked_twice_gets_the_stored_bytes_and_another_set_nothing(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    """From the coordinator's own key: it is the liar."""
+    deployed.play(tmp_path / "run")
+    name, question = deployed.questions[-1]
+    agent = deployed.start_again(name)
+    assert agent.unmask(question) == agent.unmask(question)
+    context = context_of(deployed, name, 2)
+    asked = read_question(question, context, name, deployed.coordinator.key.public)
+    fewer = replace(asked, uploaded=asked.uploaded[1:], heads=asked.heads[1:], packages=asked.packages[1:])
+    found = deployed.opened(name, agent.unmask(write_question(context, fewer, deployed.coordinator.key)))
+    assert isinstance(found, Refusal)
+    assert found.reason == "stale-round"
+    payload = open_signed(UNMASK_LABEL, question, deployed.coordinator.key.public)
+    with pytest.raises(IdentityError):
+        agent.unmask(seal(UNMASK_LABEL, payload, PrivateKey.generate()))
+
+
+def context_of(deployed: Deployed, name: str, number: int) -> RoundContext:
+    with Ledger.open(deployed.policy(name).agent.ledger, read_only=True) as ledger:
+        stored = ledger.stored_release(ledger.entries()[-1].fields["run"], number, "update")
+    assert stored is not None
+    return RoundContext.from_bytes(unframed(stored)[0])
+
+
+def test_a_round_that_never_was_is_not_unmasked(deployed: Deployed, tmp_path: Path) -> None:
+    deployed.play(tmp_path / "run")
+    name, question = deployed.questions[-1]
+    payload = open_signed(UNMASK_LABEL, question, deployed.coordinator.key.public)
+    later = seal(UNMASK_LABEL, payload.replace(b'"round":2', b'"round":7', 1), deployed.coordinator.key)
+    found = deployed.opened(name, deployed.agents[name].unmask(later))
+    assert isinstance(found, Refusal)
+    assert (found.round, found.reason) == (7, "stale-round")
+
+
+def test_three_of_which_one_refuses_are_too_few(deployed: Deployed, tmp_path: Path) -> None:
+    """With three every one is needed: no sum of two is formed."""
+    file = deployed.policy_file("west")
+    file.write_text(file.read_text().replace("least_cohort = 3", "least_cohort = 4"))
+    deployed.start_again("west")
+    deployed.begin(tmp_path / "run", federation(tmp_path / "data", MASKED, "federation.rounds=4", *OFF))
+    with pytest.raises(QuorumNotReached):
+        deployed.play(tmp_path / "run")
+    assert {record["secure_aggregation"]["abandoned"] for record in records_of(tmp_path / "run")} == {
+        "quorum-not-reached"
+    }
+    assert deployed.refusals("west")[0] == (1, "policy")
+    assert not deployed.questions
+
+
+def test_a_policy_that_requires_masks_refuses_a_run_without(deployed: Deployed, tmp_path: Path) -> None:
+    file = deployed.policy_file("north")
+    file.write_text(file.read_text().replace('secure_aggregation = "optional"', 'secure_aggregation = "required"'))
+    deployed.start_again("north")
+    deployed.begin(tmp_path / "bare", federation(tmp_path / "data", *OFF))
+    deployed.play(tmp_path / "bare")
+    assert all(record["refused"] == {"north": "policy"} for record in records_of(tmp_path / "bare"))
+    deployed.play(tmp_path / "run")
+    assert all(record["quorum"] for record in records_of(tmp_path / "run"))
