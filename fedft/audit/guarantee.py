@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from fedft.audit import masking
 from fedft.audit.budget import TOLERANCE, disagreements
 from fedft.audit.folder import Body, Run, number, pick
 from fedft.audit.page import as_epsilon, bullets, cell, marked, paragraph, section, table
@@ -30,10 +31,6 @@ _MEANING = """
 For any one {unit}, and any set S of things an institution may send over all rounds: P[S with the {unit}] ≤ exp(ε) · P[S
 without] + δ, and the same the other way round. Epsilon covers everything in the institution's ledger for this data set,
 composed by privacy loss distributions, and is rounded up.
-"""
-_TRUST = """
-Trust model: the coordinator sees each institution's noised update. Noise is added inside the institution, so nobody
-else has to be trusted with the rows; there is no secure aggregation in this run.
 """
 _LIMITS = """
 Set sizes: the number of {unit}s at an institution is treated as public. It sets the sampling rate and the noise, and
@@ -87,8 +84,9 @@ def guarantee(run: Run) -> str:
         ]
         return section(
             title,
-            paragraph("None. The coordinator sees each institution's update as it was trained, without noise.", "bad"),
+            paragraph("None. Updates left as they were trained, without noise.", "bad"),
             table(("Institution", "Guarantee", "Units"), rows, numeric=(2,)),
+            paragraph(masking.trust(run)),
         )
     unit, column = unit_of(run), pick(run.config, "data.unit")
     what = f'all rows with the same value in column "{column}"' if column else "one row of the data set"
@@ -98,7 +96,7 @@ def guarantee(run: Run) -> str:
         table(_HEAD, rows, numeric=range(1, len(_HEAD))),
         paragraph(f"Privacy unit: the {unit}, that is {what}. Neighbouring relation: add or remove one {unit}."),
         paragraph(_MEANING.format(unit=unit)),
-        paragraph(_TRUST),
+        paragraph(masking.trust(run)),
     )
 
 

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from fedft.audit import guarantee, quality, sections
+from fedft.audit import guarantee, masking, quality, sections
 from fedft.audit.budget import budget
 from fedft.audit.folder import Body, Run, number, part, pick, read_run
 from fedft.audit.page import as_bytes, as_duration, capitalized, cell, marked, page, paragraph, section, table
@@ -54,6 +54,7 @@ def _report(run: Run) -> str:
             quality.quality(run),
             budget(run),
             sections.participation(run),
+            masking.masking(run),
             sections.traffic_and_time(run),
             quality.forgotten(run),
             guarantee.not_protected(run),
