@@ -19,6 +19,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
 from fedft.privacy.events import (
     DataIndependentRelease,
+    DistributedStep,
     DpSgdRound,
     GaussianRelease,
     PrivacyEvent,
@@ -37,6 +38,9 @@ TICKS_PER_UNIT = 1000
 LARGEST_NOISE = 10_000
 """Noise beyond which nothing is learnt: calibration gives up, and more counts as this much."""
 
+LARGEST_SEARCH = 200
+"""Rounds in which an epsilon that also pays for gaps is found, or given up as infinite."""
+
 _Mechanism = tuple[float, float, int]
 """Noise multiplier, sampling rate, steps; sampling rate 1 is the Gaussian mechanism."""
 
@@ -46,7 +50,7 @@ def epsilon_of(events: Sequence[PrivacyEvent], delta: float) -> float:
 
     Guarantee: an upper bound, which no further event lowers; up to 1,000 steps at most 0.004 above what a ten times
     finer discretisation finds. No events: 0, and a DataIndependentRelease adds nothing. Any UnprotectedRelease, noise
-    below 1/1000, or losses of about 100,000: infinite.
+    below 1/1000, losses of about 100,000, or DistributedSteps whose gaps leave nothing of delta: infinite.
     """
     return epsilon_curve(events, (delta,))[0]
 
@@ -134,14 +138,38 @@ def _epsilon_at(events: Sequence[PrivacyEvent], delta: float, coarser: float = 1
     if not mechanisms:
         return 0.0
     interval = _interval(mechanisms)
-    return _epsilon(mechanisms, float(delta), interval, coarser) if interval < 0.1 else math.inf
+    if interval >= 0.1:
+        return math.inf
+    gap = math.fsum(event.steps * event.gap for event in paid if isinstance(event, DistributedStep))
+    return _widened(lambda left: _epsilon(mechanisms, left, interval, coarser), float(delta), gap)
+
+
+def _widened(epsilon_at: Callable[[float], float], delta: float, gap: float) -> float:
+    """The least ε >= epsilon_at(delta - (1 + e^ε)·gap); infinite where there is none.
+
+    Whatever has a total variation distance up to ``gap`` from an (ε, δ)-private outcome, on both neighbours, is (ε, δ +
+    (1 + e^ε)·gap)-private: P(S) <= P'(S) + gap <= e^ε Q'(S) + δ + gap <= e^ε (Q(S) + gap) + δ + gap. The gaps of steps
+    that follow each other add up. Sought from below, so a larger gap or more events never come to less.
+    """
+    epsilon = epsilon_at(delta)
+    if not gap:
+        return epsilon
+    for _ in range(LARGEST_SEARCH):
+        left = delta - (1 + math.exp(epsilon)) * gap if epsilon < 700 else 0.0
+        if left <= 0:
+            return math.inf
+        wider = epsilon_at(left)
+        if wider <= epsilon:
+            return epsilon
+        epsilon = wider
+    return math.inf
 
 
 def _merged(events: Sequence[PrivacyEvent]) -> tuple[_Mechanism, ...]:
     """Equal mechanisms added up and all Gaussians made one, in an order that does not depend on that of the events."""
     steps: Counter[tuple[float, float]] = Counter()
     for event in events:
-        if isinstance(event, DpSgdRound):
+        if isinstance(event, DpSgdRound | DistributedStep):
             steps[min(event.noise_multiplier, LARGEST_NOISE), event.sampling_rate] += event.steps
         elif isinstance(event, GaussianRelease):
             steps[min(event.noise_multiplier, LARGEST_NOISE), 1] += 1
