@@ -9,7 +9,9 @@ ServerApp, from before its messages are made to after its replies are aggregated
 is taken off, as its log tells it. Public rows are evaluated after the last round alone.
 
 ``ratio`` is fedft's over Flower's, medians, with Flower's own polling (3 s) on both sides; goal at most 1.1.
-``ratio_default``: with fedft's own polling, 0.5 s at the coordinator. A SuperNode asks every 3 s in both.
+``masked_ratio``: fedft's with secure aggregation over fedft's without, both with their own polling; the second exchange
+is all that may be added. ``ratio_default``: with fedft's own polling, 0.5 s at the coordinator. A SuperNode asks every
+3 s in both.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from fedft.rounds.progress import Observer
 
 SCENARIO = Path(__file__).resolve().parent.parent / "scenarios" / "hospitals.toml"
 FLOWERS_POLL_S, OWN_POLL_S = 3.0, 0.5
+MASKED = "secure_aggregation.enabled=true"
 
 SERVER = """
 import json, time
@@ -157,12 +160,20 @@ def measured(rounds: int, folder: Path) -> dict[str, Any]:
         own = our_rounds(made, config, folder / "own", poll_s=OWN_POLL_S)
         values = read_checkpoint(next((folder / "own" / "checkpoints").glob("round-*")))[0]["adapter"].size
         plain = plain_rounds(made, folder / "plain", rounds=rounds, values=values)
+        masked = our_rounds(made, load_config(SCENARIO, (*sets, MASKED)), folder / "masked", poll_s=OWN_POLL_S)
         equal = our_rounds(made, config, folder / "equal", poll_s=FLOWERS_POLL_S)
-    median = {name: statistics.median(found) for name, found in (("plain", plain), ("equal", equal), ("own", own))}
+    kinds = (("plain", plain), ("equal", equal), ("own", own), ("masked", masked))
+    median = {name: statistics.median(found) for name, found in kinds}
     return {
         "ratio": median["equal"] / median["plain"],
         "ratio_default": median["own"] / median["plain"],
-        "seconds": {"flower": plain, "fedft, polling as Flower": equal, "fedft, its own polling": own},
+        "masked_ratio": median["masked"] / median["own"],
+        "seconds": {
+            "flower": plain,
+            "fedft, polling as Flower": equal,
+            "fedft, its own polling": own,
+            "fedft, masked": masked,
+        },
         "values": values,
         "rounds": rounds,
         "institutions": len(made.homes),

@@ -5,7 +5,10 @@
 ``mask_ratio``: adding 11 masks (10 neighbours' and one's own) to 4.2 million values of 32 bits, over adding 11 plain
 vectors of that length. ``unmask_ratio``: removing what is left of the masks when 1 of 10 members dropped out, over
 adding the 9 plain vectors. ``cipher_share``: AES-256-CTR alone on the same bytes, one call a mask, over masking; goal
-at least 0.6. ``round``: a whole round of 10 members, 1 lost, at three ring widths, by part, with bytes up. ``cohorts``:
+at least 0.6. ``ratio``: process time of all members and the coordinator of one round with Flower's own SecAgg+ workflow
+and client mod (bench/_secagg_flower.py), over ours at 16 bits, 10 members of 4.2 million values, none lost; goal at
+least 10. ``bytes_ratio``: our bytes up over theirs; goal at most 0.5. ``against_flower``: at every width, and 2 lost.
+``round``: a whole round of 10 members, 1 lost, at three ring widths, by part, with bytes up. ``cohorts``:
 the same with 100 members (quick: 50; --thousand: 1,000 too, a quarter of an hour), 10 % lost before the upload and 10 %
 of the holders after it: time of one member and of the coordinator, and whether the sum was exact. Process time, one
 thread; the median of some repeats.
@@ -22,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from _result import emit
+from _secagg_flower import flower_round
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from fedft.identity.keys import PrivateKey
@@ -91,6 +95,56 @@ def one_round(values: int, ring_bits: int, repeats: int) -> dict[str, float]:
         "unpack_seconds": seconds(lambda: unpack(packed, values, ring_bits), repeats),
         **found,
     }
+
+
+def against_flower(values: int, repeats: int) -> dict[str, Any]:
+    """The same round by both: process time of all members and the coordinator, and bytes of all members up."""
+    vector = reproducible_rng(0, "bench-secagg").normal(0.0, 1e-3, values).astype(np.float32)
+    found: dict[str, Any] = {}
+    for lost in (0, 2):
+        theirs = [flower_round(vector, MEMBERS, shape_for(MEMBERS).threshold, lost) for _ in range(repeats)]
+        total = statistics.median(sum(cost.member_seconds.values()) + cost.coordinator_seconds for cost in theirs)
+        for bits in (16, 24, 32):
+            ours = [our_round(vector, bits, lost) for _ in range(repeats)]
+            seconds_of_all = statistics.median(one["seconds"] for one in ours)
+            found[f"{lost} lost, {bits} bits"] = {
+                "ratio": total / seconds_of_all,
+                "bytes_ratio": ours[0]["bytes_up"] / theirs[0].bytes_up,
+                "our_seconds": seconds_of_all,
+                "our_member_seconds": statistics.median(one["member_seconds"] for one in ours),
+                "our_coordinator_seconds": statistics.median(one["coordinator_seconds"] for one in ours),
+                "our_bytes_up": ours[0]["bytes_up"],
+                "flower_seconds": total,
+                "flower_member_seconds": statistics.median(
+                    statistics.median(cost.member_seconds.values()) for cost in theirs
+                ),
+                "flower_coordinator_seconds": statistics.median(cost.coordinator_seconds for cost in theirs),
+                "flower_bytes_up": theirs[0].bytes_up,
+            }
+    return found
+
+
+def our_round(vector: Any, ring_bits: int, lost: int) -> dict[str, float]:
+    parties = Parties(MEMBERS)
+    point = FixedPoint.widest(ring_bits, 0.5, dict.fromkeys(parties.names, 1.0))
+    begun = time.process_time()
+    encoded = point.encode(vector, parties.names[0], SecureStream().uniform)
+    encode = time.process_time() - begun
+    one = parties.play(1, dict.fromkeys(parties.names, encoded), ring_bits, lost=lost, silent=0)
+    member = encode + float(one["upload_seconds"]) + float(one["answer_seconds"])
+    there = MEMBERS - lost
+    return {
+        "seconds": there * member + float(one["coordinator_seconds"]),
+        "member_seconds": member,
+        "coordinator_seconds": float(one["coordinator_seconds"]),
+        "bytes_up": there * int(one["bytes_up"]),
+    }
+
+
+def growth(cohorts: list[dict[str, Any]], key: str) -> float:
+    """The exponent of ``key`` in the number of members, least squares in logarithms, at one number of values."""
+    members, found = ([np.log(one[name]) for one in cohorts] for name in ("members", key))
+    return float(np.polyfit(members, found, 1)[0])
 
 
 class Parties:
@@ -170,6 +224,14 @@ def measured(quick: bool, thousand: bool) -> dict[str, Any]:
     found["round"] = {f"{bits} bits": one_round(values, bits, repeats) for bits in (16, 21, 32)}
     sizes = [(50, 10_000)] if quick else [(100, 1_000_000)]
     sizes += [(1000, 100_000)] if thousand else []
+    compared = against_flower(values, repeats if quick else 3)
+    found |= {key: compared["0 lost, 16 bits"][key] for key in ("ratio", "bytes_ratio")}
+    found["against_flower"] = compared
+    small = [cohort(members, 10_000) for members in ((20, 40) if quick else (25, 50, 100, 200))]
+    found["growth"] = {
+        "members": [one["members"] for one in small],
+        **{key: growth(small, key) for key in ("upload_seconds", "answer_seconds", "coordinator_seconds")},
+    }
     found["cohorts"] = [cohort(members, size) for members, size in sizes]
     return found
 

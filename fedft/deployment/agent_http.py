@@ -32,8 +32,9 @@ from fedft.deployment.agent_socket import bound_socket
 from fedft.errors import FedftError
 from fedft.identity.signed import HEAD_BYTES
 from fedft.identity.signed import MAGIC as SIGNED_MAGIC
+from fedft.rounds.masking import run_of
 from fedft.rounds.messages import MAX_SMALL, decode_answer
-from fedft.secagg.messages import UPLOAD_MAGIC
+from fedft.secagg.messages import UPLOAD_MAGIC, own_place
 from fedft.update.envelope import MAX_HEADER_BYTES, open_header
 from fedft.update.release import Refusal
 
@@ -197,10 +198,9 @@ def _about(answer: bytes) -> tuple[str | None, int | None, str]:
         told = decode_answer(start)
         if isinstance(told, Refusal):
             return told.run, told.round, told.reason
-        if told.startswith(UPLOAD_MAGIC):
-            return None, None, "masked-update"
-        if told.startswith(SIGNED_MAGIC):
-            return None, None, "shares"
+        if told.startswith((UPLOAD_MAGIC, SIGNED_MAGIC)):
+            setup, number = own_place(told)
+            return run_of(setup), number, "masked-update" if told.startswith(UPLOAD_MAGIC) else "shares"
         header = open_header(told)
     except FedftError:
         return None, None, "answered"

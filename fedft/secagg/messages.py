@@ -14,7 +14,7 @@ from typing import Any
 from fedft.errors import ConfigError, IdentityError, StaleUpdate, UpdateError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
-from fedft.identity.signed import open_signed, seal
+from fedft.identity.signed import HEAD_BYTES, open_signed, seal
 from fedft.secagg.context import RoundContext, read_object, require_run
 from fedft.secagg.encoding import pack, packed_bytes, unpack
 from fedft.secagg.key_agreement import NONCE_BYTES, TAG_BYTES
@@ -162,6 +162,19 @@ def question_place(data: bytes, coordinator: PublicKey) -> tuple[str, int]:
         return require_run(run), number  # type: ignore[arg-type]
     except ConfigError as error:
         raise UpdateError(str(error)) from None
+
+
+def own_place(data: bytes) -> tuple[str, int]:
+    """Run and round of an upload, or of sealed shares, that was made here: for a log, nothing is verified.
+
+    Needs the start of an upload alone. Raises UpdateError.
+    """
+    if data[:8] == UPLOAD_MAGIC:
+        head = _split(data, UPLOAD_MAGIC, MAX_UPLOAD_HEAD)[0][HEAD_BYTES:]
+    else:
+        head = _split(data[HEAD_BYTES:], SHARES_MAGIC, MAX_SHARES_HEAD)[0]
+    fields = _object(head)
+    return str(fields.get("run")), int(fields.get("round") or 0)
 
 
 def set_digest(uploaded: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedft.deployment import rehearse
+from fedft.deployment.agent_http import _about
 from fedft.errors import IdentityError, QuorumNotReached
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import open_signed, seal
@@ -127,3 +128,22 @@ def test_a_policy_that_requires_masks_refuses_a_run_without(deployed: Deployed, 
     assert all(record["refused"] == {"north": "policy"} for record in records_of(tmp_path / "bare"))
     deployed.play(tmp_path / "run")
     assert all(record["quorum"] for record in records_of(tmp_path / "run"))
+
+
+def test_the_agents_log_names_run_and_round_of_both_exchanges(deployed: Deployed, tmp_path: Path) -> None:
+    told: list[tuple[str | None, int | None, str]] = []
+    for name in NAMES:
+
+        def answer(body: bytes, name: str = name) -> bytes:
+            found = deployed.agents[name].answer(body)
+            told.append(_about(found))
+            return found
+
+        def unmask(body: bytes, name: str = name) -> bytes:
+            found = deployed.agents[name].unmask(body)
+            told.append(_about(found))
+            return found
+
+        deployed.answering[name], deployed.revealing[name] = answer, unmask
+    run = deployed.play(tmp_path / "run")["run"]
+    assert sorted(told) == sorted((run, number, word) for number in (1, 2) for word in 3 * ["masked-update", "shares"])
