@@ -53,6 +53,18 @@ def test_flowers_runtime_ends_with_the_bits_of_the_local_engine(tmp_path: Path) 
             assert one.events(name) == two.events(name) != ()
 
 
+@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install fedft[ray]")
+def test_flowers_runtime_masks_like_the_local_engine(tmp_path: Path) -> None:
+    """Each message to an actor of its own: keys, masked update and shares come from what the institution stored."""
+    config = federation(tmp_path / "data", *OFF, "secure_aggregation.enabled=true")
+    for engine in ("local", "flower"):
+        play(config, folder=tmp_path / engine, engine=engine)
+    for record in records_of(tmp_path / "flower"):
+        assert record["secure_aggregation"]["uploaded"] == sorted(NAMES)
+        assert record["secure_aggregation"]["silent"] == []
+    assert adapter_of(tmp_path / "local").tobytes() == adapter_of(tmp_path / "flower").tobytes()
+
+
 def test_without_ray_it_says_what_to_install_before_a_folder_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
