@@ -18,8 +18,9 @@ from fedft.config import FederationConfig, parse_config
 from fedft.ledger.store import Ledger
 from fedft.model.checkpoint import read_checkpoint
 from fedft.model.vector import vector_digest
-from fedft.rounds.institution import Guarantee, Institution
+from fedft.rounds.institution import Institution
 from fedft.rounds.plan import DEFAULT_TASK, RoundPlan, RoundRequest
+from fedft.rounds.terms import Guarantee
 from fedft.simulation.setup import Setup
 from fedft.types import AdapterVector, InstitutionId
 from tests.tiny import classification_rows, tiny_bert, write_jsonl

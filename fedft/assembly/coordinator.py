@@ -26,6 +26,7 @@ from fedft.rounds.plan import DEFAULT_TASK, terms_digest
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.training.local import LocalPlan, train_locally
+from fedft.training.schedule import learning_rates
 from fedft.types import AdapterVector
 
 GENERAL = ""
@@ -125,6 +126,7 @@ def make_coordinator(
         patience=config.evaluation.patience,
         terms_digest=terms_digest(terms),
         encoding=config.aggregation.encoding,
+        learning_rates=_learning_rates(config),
     )
     return Coordinator(
         run_terms,
@@ -135,13 +137,32 @@ def make_coordinator(
             size=trained.size,
             learning_rate=config.aggregation.server_learning_rate,
             momentum=config.aggregation.server_momentum,
+            gradients=config.privacy.mode == "distributed",
         ),
         start=start_adapter(parts),
         evaluate=evaluator(parts),
         folder=store,
         about={"labels": parts.labels, "base_digest": parts.model.base_digest},
         observer=observer,
-        masking=masked_rounds(config, aggregation, run=run, cohort=cohort, store=store, signer=signer),
+        masking=masked_rounds(
+            config, aggregation, run=run, cohort=cohort, size=trained.size, store=store, signer=signer
+        ),
+    )
+
+
+def _learning_rates(config: FederationConfig) -> tuple[float, ...]:
+    """The schedule, where the server takes the steps: one a round."""
+    training, rounds = config.training, config.federation.rounds
+    if config.privacy.mode != "distributed":
+        return ()
+    return learning_rates(
+        training.scheduler,
+        training.learning_rate,
+        start=0,
+        steps=rounds,
+        total=rounds,
+        warmup=training.warmup_steps,
+        options=training.scheduler_options,
     )
 
 

@@ -16,9 +16,10 @@ from fedft.data.formats import EncodedDataSet
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.rounds.continual import OnlineEwc, PrivateFisherTerms, PublicFisher, shared_public_fisher
-from fedft.rounds.institution import Institution, TrainingTerms
+from fedft.rounds.institution import Institution
 from fedft.rounds.member import Member
 from fedft.rounds.plan import DEFAULT_TASK
+from fedft.rounds.terms import TrainingTerms
 from fedft.training.fisher import Fisher, public_fisher
 from fedft.types import AdapterVector, InstitutionId
 

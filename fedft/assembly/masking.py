@@ -9,13 +9,13 @@ from fedft.aggregation.base import Aggregation
 from fedft.config import FederationConfig
 from fedft.errors import ConfigError
 from fedft.identity.keys import PrivateKey
-from fedft.rounds.institution import Masking
+from fedft.privacy.distributed import calibrate_distributed
 from fedft.rounds.masked_sum import MaskedRounds
-from fedft.rounds.masking import MaskingTerms
+from fedft.rounds.masking import MaskingTerms, SharedNoise
 from fedft.rounds.member import Member
 from fedft.rounds.run_folder import RunFolder
+from fedft.rounds.terms import Masking
 from fedft.secagg.context import Identities
-from fedft.secagg.encoding import FixedPoint
 
 ADAM_STEP = 4.0
 """No step of Adam's moves a value by much more than 3.2 learning rates: (1 - β₁)/√(1 - β₂)."""
@@ -32,9 +32,25 @@ class Signer:
 
 
 def masking_terms(config: FederationConfig) -> MaskingTerms:
-    """What both sides make of [secure_aggregation]: the same from the same file."""
-    secure = config.secure_aggregation
-    return MaskingTerms(secure.ring_bits, secure.range or _usual_range(config), secure.threshold)
+    """What both sides make of [secure_aggregation] and [privacy]: the same from the same file."""
+    secure, noise = config.secure_aggregation, shared_noise(config)
+    bound = secure.range or (1.0 if noise else _usual_range(config))
+    return MaskingTerms(secure.ring_bits, bound, secure.threshold, noise)
+
+
+def shared_noise(config: FederationConfig) -> SharedNoise | None:
+    """Of privacy.mode = "distributed": what privacy.epsilon over all rounds comes to. Raises UnreachableEpsilon."""
+    privacy, batch = config.privacy, config.training.batch_size
+    if privacy.mode != "distributed" or privacy.epsilon is None or privacy.delta is None:
+        return None
+    units, clip_norm = privacy.max_units or batch, privacy.clip_norm or 1.0
+    noise = calibrate_distributed(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        sampling_rate=batch / units,
+        steps=config.federation.rounds,
+    )
+    return SharedNoise(noise, clip_norm, batch, units, privacy.colluding)
 
 
 def masked_rounds(
@@ -43,31 +59,42 @@ def masked_rounds(
     *,
     run: str,
     cohort: tuple[str, ...],
+    size: int,
     store: RunFolder,
     signer: Signer | None,
 ) -> MaskedRounds | None:
-    """None where updates are not masked. Raises ConfigError before any key is made for what cannot work."""
+    """None where updates are not masked. Raises ConfigError before any key is made for what cannot work.
+
+    size: values that travel.
+    """
     if not config.secure_aggregation.enabled:
         return None
-    if not aggregation.linear:
-        raise ConfigError(
-            f'expected an aggregation that needs the sum of the updates alone, found "{aggregation.name}", which needs '
-            "each of them: choose another aggregation.method, or switch secure_aggregation off"
-        )
+    require_masks(config, aggregation, cohort=cohort, size=size)
     if signer is None:
         raise ConfigError("expected a coordinator's key for secure aggregation, found none: make one")
-    terms, weights = masking_terms(config), config.aggregation.weights or {}
-    terms.shape(len(cohort))
-    FixedPoint.widest(terms.ring_bits, terms.bound, {name: weights.get(name, 1.0) for name in cohort})
     return MaskedRounds(
-        terms,
+        masking_terms(config),
         run=run,
-        weights=weights,
+        weights=config.aggregation.weights or {},
         max_norm=config.aggregation.max_update_norm,
         identity=signer.identity,
         identities=signer.identities,
         folder=store,
     )
+
+
+def require_masks(config: FederationConfig, aggregation: Aggregation, *, cohort: tuple[str, ...], size: int) -> None:
+    """Raise ConfigError where secure aggregation is asked for, and cannot be had for updates of ``size`` values."""
+    if not config.secure_aggregation.enabled:
+        return
+    if not aggregation.linear:
+        raise ConfigError(
+            f'expected an aggregation that needs the sum of the updates alone, found "{aggregation.name}", which needs '
+            "each of them: choose another aggregation.method, or switch secure_aggregation off"
+        )
+    terms, weights = masking_terms(config), config.aggregation.weights or {}
+    terms.shape(len(cohort))
+    terms.code({name: weights.get(name, 1.0) for name in cohort}, size=size)
 
 
 def masking_of(config: FederationConfig, name: str, member: Member | None) -> Masking | None:

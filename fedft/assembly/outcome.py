@@ -23,8 +23,12 @@ def summarize(
     *,
     engine: str,
     seconds: float,
+    alone: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
-    """Figures of a finished run, ready for JSON; all of them public or the simulated institutions' own."""
+    """Figures of a finished run, ready for JSON; all of them public or the simulated institutions' own.
+
+    alone: with noise in shares, each institution's epsilon if secure aggregation failed.
+    """
     state, terms = coordinator.state, coordinator.terms
     records = state.records
     evaluated = [record for record in records if record["evaluation"] is not None]
@@ -47,7 +51,10 @@ def summarize(
         "tasks": final["tasks"] if final else None,
         "reference": {"start": start["reference"], "final": final["reference"] if final else start["reference"]},
         "forgetting": _forgetting(state.start, evaluated, terms.metric),
-        "institutions": {name: _institution(name, institution, records) for name, institution in institutions.items()},
+        "institutions": {
+            name: {**_institution(name, plan, records), "local_epsilon": (alone or {}).get(name)}
+            for name, plan in institutions.items()
+        },
         "privacy_mode": parts.config.privacy.mode,
         "bytes_up": sum(record["bytes_up"] for record in records),
         "bytes_down": sum(record["bytes_down"] for record in records),

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from fedft.assembly.masking import masking_terms
 from fedft.assembly.rows import InstitutionData
 from fedft.config import FederationConfig
 from fedft.data.quality import require_batch
 from fedft.errors import ConfigError, DataError, UnreachableEpsilon
 from fedft.privacy.accountant import calibrate, epsilon_of, require_delta
-from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
-from fedft.rounds.institution import Guarantee
+from fedft.privacy.distributed import largest_gap, local_epsilon
+from fedft.privacy.events import DistributedStep, DpSgdRound, GaussianRelease, PrivacyEvent
+from fedft.rounds.masking import least_honest
 from fedft.rounds.plan import DEFAULT_TASK, task_of_round
+from fedft.rounds.terms import Guarantee
 from fedft.update.release import reason_for
 
 
@@ -23,7 +26,8 @@ class InstitutionPlan:
     """One institution's part. Without privacy everything but rows, units, batch_size, sampling_rate and steps is None.
 
     For a coordinator of other organisations (``promised_plan``) None is also what only the institution knows.
-    cap: what the owner allows for the data set. planned_epsilon: of the whole run, at ``delta``; it may exceed the cap,
+    local_epsilon: with noise in shares, what planned_epsilon would be if secure aggregation failed. cap: what the owner
+    allows for the data set. planned_epsilon: of the whole run, at ``delta``; it may exceed the cap,
     and then affordable_rounds says after how many the institution will refuse, if nothing was spent before.
     """
 
@@ -39,15 +43,20 @@ class InstitutionPlan:
     noise_multiplier: float | None = None
     planned_epsilon: float | None = None
     affordable_rounds: int | None = None
+    local_epsilon: float | None = None
 
 
-def institution_plan(config: FederationConfig, data: InstitutionData) -> InstitutionPlan:
-    """Noise for privacy.epsilon over all planned rounds; with several tasks at the largest of their sampling rates."""
+def institution_plan(config: FederationConfig, data: InstitutionData, *, members: int | None = None) -> InstitutionPlan:
+    """Noise for privacy.epsilon over all planned rounds; with several tasks at the largest of their sampling rates.
+
+    members: of the cohort, where it is known. Raises ConfigError for more units than privacy.max_units.
+    """
     batch = data.section.batch_size or config.training.batch_size
     units = {task: encoded.unit_count for task, encoded in data.encoded.items()}
     steps = config.federation.rounds * config.training.local_steps
-    plain = InstitutionPlan(len(data.rows.examples), data.units, batch, batch / min(units.values()), steps)
-    planned, charges = _with_noise(config, plain, units)
+    rate = batch / (config.privacy.max_units or min(units.values()))
+    plain = InstitutionPlan(len(data.rows.examples), data.units, batch, rate, steps)
+    planned, charges = _with_noise(config, plain, units, members)
     if planned.epsilon is None or planned.delta is None:
         return planned
     cap = data.section.epsilon or planned.epsilon
@@ -77,19 +86,27 @@ def assumed_plan(config: FederationConfig, units: int) -> AssumedPlan:
     tasks = dict.fromkeys(config.continual.tasks or (DEFAULT_TASK,), units)
     promised = replace(promised_plan(config), units=units)
     try:
-        require_batch(units, promised.batch_size, name="rows")
-        plain = replace(promised, sampling_rate=promised.batch_size / units)
-        planned, charges = _with_noise(config, plain, tasks)
+        if config.privacy.max_units is None:
+            require_batch(units, promised.batch_size, name="rows")
+        plain = replace(promised, sampling_rate=promised.batch_size / (config.privacy.max_units or units))
+        planned, charges = _with_noise(config, plain, tasks, len(config.institutions) or None)
     except DataError as error:
         return AssumedPlan(units, refusal=reason_for(error), because=f"a step takes {promised.batch_size:,} on average")
     except UnreachableEpsilon as error:
         return AssumedPlan(units, refusal=reason_for(error), because=str(error))
     except ConfigError as error:
-        return AssumedPlan(units, refusal=reason_for(error), because=f"delta has to be below 1/{units:,}")
+        return AssumedPlan(units, refusal=reason_for(error), because=_too_many(config, units))
     if planned.delta is None:
         return AssumedPlan(units, planned)
     spent = [(done, epsilon_of(_flat(charges[:done]), planned.delta)) for done in quarters(config)]
     return AssumedPlan(units, planned, tuple(spent))
+
+
+def _too_many(config: FederationConfig, units: int) -> str:
+    most = config.privacy.max_units
+    return (
+        f"privacy.max_units is {most:,}" if most is not None and units > most else f"delta has to be below 1/{units:,}"
+    )
 
 
 def quarters(config: FederationConfig) -> tuple[int, ...]:
@@ -112,7 +129,7 @@ def promised_plan(config: FederationConfig) -> InstitutionPlan:
         rows=None,
         units=None,
         batch_size=training.batch_size,
-        sampling_rate=None,
+        sampling_rate=None if privacy.max_units is None else training.batch_size / privacy.max_units,
         steps=config.federation.rounds * training.local_steps,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -127,7 +144,7 @@ def guarantee_of(plan: InstitutionPlan) -> Guarantee | None:
 
 
 def _with_noise(
-    config: FederationConfig, plain: InstitutionPlan, units: Mapping[str, int]
+    config: FederationConfig, plain: InstitutionPlan, units: Mapping[str, int], members: int | None
 ) -> tuple[InstitutionPlan, list[tuple[PrivacyEvent, ...]]]:
     """The plan with its noise, and what each round will be charged; without privacy ``plain``, and no charges.
 
@@ -138,6 +155,8 @@ def _with_noise(
         return plain, []
     for count in units.values():
         require_delta(privacy.delta, count)
+    if privacy.mode == "distributed":
+        return _with_shared_noise(config, plain, units, members)
     fisher = [event for index in range(len(config.continual.tasks)) for event in _fisher_events(config, units, index)]
     noise = calibrate(
         epsilon=privacy.epsilon,
@@ -154,6 +173,39 @@ def _with_noise(
         clip_norm=privacy.clip_norm,
         noise_multiplier=noise,
         planned_epsilon=epsilon_of(_flat(charges), privacy.delta),
+    )
+    return planned, charges
+
+
+def _with_shared_noise(
+    config: FederationConfig, plain: InstitutionPlan, units: Mapping[str, int], members: int | None
+) -> tuple[InstitutionPlan, list[tuple[PrivacyEvent, ...]]]:
+    """As _with_noise, of rounds whose gap is the largest that the noise was calibrated for."""
+    privacy, terms = config.privacy, masking_terms(config)
+    noise = terms.noise
+    if noise is None or privacy.epsilon is None or privacy.delta is None:
+        return plain, []
+    if max(units.values()) > noise.max_units:
+        raise ConfigError(
+            f"expected privacy.max_units of at least the {max(units.values()):,} units of a data set, found "
+            f"{noise.max_units:,}: raise it"
+        )
+    honest = 1 if members is None else least_honest(terms.shape(members), noise.colluding)
+    gap = largest_gap(epsilon=privacy.epsilon, delta=privacy.delta, steps=plain.steps)
+    step = DistributedStep(noise.noise_multiplier, noise.sampling_rate, 1, honest, gap)
+    charges: list[tuple[PrivacyEvent, ...]] = [
+        (step,)
+        for number in range(1, config.federation.rounds + 1)
+        if task_of_round(number, config.continual.tasks, config.continual.rounds_per_task)[0] in units
+    ]
+    planned = replace(
+        plain,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        clip_norm=noise.clip_norm,
+        noise_multiplier=noise.noise_multiplier,
+        planned_epsilon=epsilon_of(_flat(charges), privacy.delta),
+        local_epsilon=None if members is None else local_epsilon(_flat(charges), privacy.delta),
     )
     return planned, charges
 

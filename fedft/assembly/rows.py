@@ -38,6 +38,6 @@ def institution_data(
         require_trainable(rows, labels, label_field=config.task.label)
     parts = rows_by_task(config, rows, config.continual.tasks or (DEFAULT_TASK,))
     encoded = {task: encode_rows(config, part, tokenizer, labels=labels) for task, part in parts.items()}
-    for data in encoded.values():
+    for data in encoded.values() if config.privacy.max_units is None else ():
         require_batch(data.unit_count, section.batch_size or config.training.batch_size, name=data.name)
     return InstitutionData(section, rows, encoded)

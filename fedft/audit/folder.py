@@ -66,7 +66,13 @@ class Run:
     @property
     def is_unprotected(self) -> bool:
         """Privacy was switched off, or nothing says that it was on."""
-        return pick(self.config, "privacy.mode") != "dp-sgd" and self.summary.get("privacy_mode") != "dp-sgd"
+        private = ("dp-sgd", "distributed")
+        return pick(self.config, "privacy.mode") not in private and self.summary.get("privacy_mode") not in private
+
+    @property
+    def shares_noise(self) -> bool:
+        """Each institution's noise is a share: its epsilon holds while secure aggregation does."""
+        return "distributed" in (pick(self.config, "privacy.mode"), self.summary.get("privacy_mode"))
 
     @property
     def is_elsewhere(self) -> bool:

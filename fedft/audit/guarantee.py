@@ -21,6 +21,7 @@ _HEAD = (
     "Planned steps",
     "Units",
 )
+_ALONE = "ε if masks fail"
 _OFF = (
     'Nothing is protected in this run: privacy.mode is "off". Whoever sees an update, or the trained model, may learn '
     "what is in the rows it was trained on. No epsilon can be stated."
@@ -90,10 +91,11 @@ def guarantee(run: Run) -> str:
         )
     unit, column = unit_of(run), pick(run.config, "data.unit")
     what = f'all rows with the same value in column "{column}"' if column else "one row of the data set"
-    rows = [_row(name, body) for name, body in institutions(run).items()]
+    head = (*_HEAD, _ALONE) if run.shares_noise else _HEAD
+    rows = [_row(name, body) + ([_alone(body)] if run.shares_noise else []) for name, body in institutions(run).items()]
     return section(
         title,
-        table(_HEAD, rows, numeric=range(1, len(_HEAD))),
+        table(head, rows, numeric=range(1, len(head))),
         paragraph(f"Privacy unit: the {unit}, that is {what}. Neighbouring relation: add or remove one {unit}."),
         paragraph(_MEANING.format(unit=unit)),
         paragraph(masking.trust(run)),
@@ -121,6 +123,12 @@ def _row(name: str, body: Body) -> list[str]:
         cell(body.get("steps")),
         cell(body.get("units")),
     ]
+
+
+def _alone(body: Body) -> str:
+    """ε of what this institution sent, with its own share of the noise and nobody else's."""
+    found = number(body.get("local_epsilon"))
+    return cell(None if found is None else as_epsilon(found))
 
 
 def _is_infinite(body: Body) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedft.audit.folder import Body, Run, number, part
+from fedft.audit.folder import Body, Run, number, part, pick
 from fedft.audit.page import as_bytes, as_duration, cell, paragraph, section, table
 from fedft.errors import ConfigError
 from fedft.secagg.graph import colluders, shape_for
@@ -19,6 +19,15 @@ no more than {colluding} of the others tell it what they know (docs/SPEC.md, "Wh
 """
 _NOISE = "Noise is added inside the institution, so nobody else has to be trusted with the rows; "
 _EVEN_SO = " Each institution's epsilon holds even where that fails: its noise was added before the mask."
+_SHARED = """
+The noise of this run was added in shares, one from each institution, and each alone is too little. The epsilons stated
+here hold towards a coordinator that has at most {colluding} of the institutions on its side, and towards whoever sees
+the model. If secure aggregation failed, only what the table calls "if masks fail" would hold.
+"""
+_SHARED_BARE = """
+Trust model: none that can be stated. Noise was to be added in shares under secure aggregation, and not every round's
+record says that it was masked: take "if masks fail" as what holds.
+"""
 
 
 def is_masked(run: Run) -> bool:
@@ -29,11 +38,22 @@ def is_masked(run: Run) -> bool:
 def trust(run: Run) -> str:
     """Who saw what. Says that updates were hidden only where every round's record does."""
     private = not run.is_unprotected
+    if run.shares_noise:
+        return _trust_in_masks(run)
     if not is_masked(run):
         words = _BARE.format(what="noised" if private else "own", noise=_NOISE if private else "It has no noise, and ")
         return " ".join(words.split())
     least = min(_colluding(part(record, "secure_aggregation")) for record in run.rounds)
     return " ".join(_MASKED.format(colluding=least, noise=_EVEN_SO if private else "").split())
+
+
+def _trust_in_masks(run: Run) -> str:
+    if not is_masked(run):
+        return " ".join(_SHARED_BARE.split())
+    masked = min(_colluding(part(record, "secure_aggregation")) for record in run.rounds)
+    stated = number(pick(run.config, "privacy.colluding"))
+    words = _MASKED.format(colluding=masked, noise="") + _SHARED
+    return " ".join(words.format(colluding=masked if stated is None else int(stated)).split())
 
 
 def masking(run: Run) -> str:

@@ -11,7 +11,17 @@ from fedft.errors import ConfigError
 
 def require_consistent(config: FederationConfig) -> None:
     """Raise ConfigError for the first of the rules below that the file breaks."""
-    for rule in (_names, _sources, _privacy, _task, _continual, _aggregation, _secure_aggregation, _announced):
+    for rule in (
+        _names,
+        _sources,
+        _privacy,
+        _task,
+        _continual,
+        _aggregation,
+        _secure_aggregation,
+        _distributed,
+        _announced,
+    ):
         for problem in rule(config):
             raise ConfigError(problem)
 
@@ -56,7 +66,7 @@ def _sources(config: FederationConfig) -> Iterator[str]:
 
 
 def _privacy(config: FederationConfig) -> Iterator[str]:
-    private = config.privacy.mode == "dp-sgd"
+    private = config.privacy.is_private
     capped = [institution.name for institution in config.institutions if institution.epsilon is not None]
     if not private and capped:
         yield (
@@ -65,7 +75,7 @@ def _privacy(config: FederationConfig) -> Iterator[str]:
         )
     if private and config.training.max_gradient_norm is not None:
         yield (
-            'expected no training.max_gradient_norm with privacy.mode = "dp-sgd", found one: '
+            f'expected no training.max_gradient_norm with privacy.mode = "{config.privacy.mode}", found one: '
             "privacy.clip_norm clips each unit already; remove it"
         )
     if not private and config.continual.method == "ewc" and config.continual.fisher == "private-dp":
@@ -141,6 +151,37 @@ def _secure_aggregation(config: FederationConfig) -> Iterator[str]:
             'expected secure_aggregation.range with training.optimizer = "sgd" and gradients that nothing clips, found '
             "none: say how large a value of an update may be, or set training.max_gradient_norm"
         )
+
+
+def _distributed(config: FederationConfig) -> Iterator[str]:
+    """What one step over all institutions, with its noise in shares, needs and leaves out."""
+    privacy, training = config.privacy, config.training
+    if privacy.mode != "distributed":
+        return
+    mode = 'privacy.mode = "distributed"'
+    if not config.secure_aggregation.enabled:
+        yield f"expected secure_aggregation.enabled with {mode}, found it off: a share of noise alone is too little"
+    if privacy.max_units is not None and training.batch_size > privacy.max_units:
+        yield (
+            f"expected training.batch_size of at most privacy.max_units = {privacy.max_units}, found "
+            f"{training.batch_size}: one over the other is the sampling rate; correct either"
+        )
+    own = [institution.name for institution in config.institutions if institution.batch_size is not None]
+    steps = training.local_steps
+    for found, words in (
+        (steps != 1, f"training.local_steps = 1 with {mode}, found {steps}: each round is one step; raise the rounds"),
+        (
+            training.optimizer != "sgd",
+            f'training.optimizer = "sgd" with {mode}, found another: the step is aggregation.server_optimizer\'s',
+        ),
+        (training.weight_decay > 0, f"training.weight_decay = 0 with {mode}, found {training.weight_decay:g}"),
+        (config.continual.method != "none", f'continual.method = "none" with {mode}, found "ewc": set it to none'),
+        (config.aggregation.weights is not None, f"no aggregation.weights with {mode}, found some: remove them"),
+        (config.secure_aggregation.range is not None, f"no secure_aggregation.range with {mode}, found one: remove it"),
+        (bool(own), f"one batch_size for all with {mode}, found institutions.{(own or [''])[0]}.batch_size: remove it"),
+    ):
+        if found:
+            yield f"expected {words}"
 
 
 def _announced(config: FederationConfig) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from fedft.config.keys import generic, is_list, known_keys, section_of
 from fedft.errors import ConfigError
 
-_WITHOUT_PRIVACY = ("epsilon", "delta", "clip_norm")
+_WITHOUT_PRIVACY = ("epsilon", "delta", "clip_norm", "max_units", "colluding")
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

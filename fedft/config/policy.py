@@ -86,6 +86,11 @@ class PolicyAllow(Section):
     least_cohort: int = Field(
         default=3, ge=3, description="with secure aggregation: institutions whose sum may be formed, at least"
     )
+    distributed_against: int | None = Field(
+        default=None,
+        ge=0,
+        description='lets privacy.mode = "distributed" pass that holds with so many others on the coordinator\'s side',
+    )
 
 
 class PolicyRelease(Section):

@@ -131,21 +131,39 @@ class Training(Section):
 
 
 class Privacy(Section):
-    """The guarantee each institution asks for. ``mode`` has no default: privacy is switched off in writing only."""
+    """The guarantee each institution asks for. ``mode`` has no default: privacy is switched off in writing only.
 
-    mode: Literal["dp-sgd", "off"]
+    "distributed": a round is one step over all institutions, its noise added in shares under secure aggregation. It
+    holds towards a coordinator that sees sums alone; "dp-sgd" holds towards everyone.
+    """
+
+    mode: Literal["dp-sgd", "distributed", "off"]
     epsilon: Positive | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     clip_norm: Positive | None = None
+    max_units: Count | None = Field(
+        default=None, description="distributed: the most any institution has; batch_size over it is the sampling rate"
+    )
+    colluding: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="distributed: institutions on the coordinator's side; None: as many as masks bear"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
-        missing = [key for key in ("epsilon", "delta", "clip_norm") if getattr(self, key) is None]
-        if self.mode == "dp-sgd" and missing:
-            raise ValueError(f'mode "dp-sgd" needs {" and ".join(missing)}')
-        if self.mode == "off" and len(missing) < 3:
+        budget, shared = ("epsilon", "delta", "clip_norm"), ("max_units", "colluding")
+        needs = {"off": (), "dp-sgd": budget, "distributed": (*budget, "max_units")}[self.mode]
+        missing = [key for key in needs if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f'mode "{self.mode}" needs {" and ".join(missing)}')
+        if self.mode == "off" and any(getattr(self, key) is not None for key in budget):
             raise ValueError('mode "off" takes no epsilon, delta or clip_norm: they would promise what is not kept')
+        if self.mode != "distributed" and any(getattr(self, key) is not None for key in shared):
+            raise ValueError(f'mode "{self.mode}" takes no max_units or colluding: noise is not added in shares')
         return self
+
+    @property
+    def is_private(self) -> bool:
+        return self.mode != "off"
 
 
 class Continual(Section):

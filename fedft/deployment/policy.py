@@ -16,6 +16,8 @@ from fedft.config.policy import PolicyDataset, PolicyModel
 from fedft.config.problems import shown
 from fedft.errors import PolicyError
 from fedft.rounds.plan import RoundPlan
+from fedft.secagg.context import RoundContext
+from fedft.secagg.graph import colluders
 
 SECTIONS = frozenset(
     {
@@ -136,7 +138,9 @@ def _privacy(policy: InstitutionPolicy, asked: _Asked, plan: RoundPlan) -> Itera
         if "update" not in policy.release.unprotected:
             yield 'expected a plan with privacy, found privacy off: release.unprotected does not name "update"'
         return
-    if mode != "dp-sgd":
+    if mode == "distributed":
+        yield from _shared_noise(policy, asked, plan)
+    elif mode != "dp-sgd":
         yield f'expected privacy.mode "dp-sgd", found {shown(mode)}: release.unprotected lets no other pass'
     dataset = dataset_for(policy)
     where = f"datasets.{dataset.name}"
@@ -147,6 +151,24 @@ def _privacy(policy: InstitutionPolicy, asked: _Asked, plan: RoundPlan) -> Itera
     if unit != dataset.unit:
         own = "no unit" if dataset.unit is None else shown(dataset.unit)
         yield f"expected a plan that protects {where}.unit: {own}, found {'none' if unit is None else shown(unit)}"
+
+
+def _shared_noise(policy: InstitutionPolicy, asked: _Asked, plan: RoundPlan) -> Iterator[str]:
+    """Whether noise in shares may leave, and holds with as many on the coordinator's side as it has to."""
+    least, stated = policy.allow.distributed_against, asked.value("privacy", "colluding")
+    if least is None:
+        yield 'expected privacy.mode "dp-sgd", found "distributed": allow.distributed_against does not let it pass'
+        return
+    if not plan.masking:
+        yield 'expected masked updates with privacy.mode "distributed", found a plan for bare ones'
+        return
+    most = colluders(RoundContext.from_bytes(plan.masking.encode()).shape)
+    found = most if stated is None else stated
+    if type(found) is not int or not least <= found <= most:
+        yield (
+            f"expected noise that holds with {least} to {most} institutions on the coordinator's side, as "
+            f"allow.distributed_against = {least} and secure aggregation have it, found {shown(found)}"
+        )
 
 
 def _fisher(policy: InstitutionPolicy, asked: _Asked, plan: RoundPlan) -> Iterator[str]:

@@ -247,6 +247,7 @@ def _policy(config: FederationConfig, parts: PublicParts, home: Home, reference:
         "allow.max_clip_norm": privacy.clip_norm or 1.0,
         "allow.max_rounds": config.federation.rounds,
         "allow.max_local_steps": config.training.local_steps,
+        "allow.distributed_against": (privacy.colluding or 0) if privacy.mode == "distributed" else None,
         "release.unprotected": ["update"] if unprotected else [],
         "release.private_fisher": config.continual.fisher == "private-dp",
     }

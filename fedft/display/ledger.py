@@ -17,17 +17,22 @@ from fedft.display.words import epsilon_text, figure
 from fedft.errors import ConfigError
 from fedft.ledger import Entry, Ledger
 from fedft.privacy.accountant import epsilon_of
-from fedft.privacy.events import DataIndependentRelease, PrivacyEvent, UnprotectedRelease
+from fedft.privacy.distributed import local_epsilon
+from fedft.privacy.events import DataIndependentRelease, DistributedStep, PrivacyEvent, UnprotectedRelease
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a data set's events come to. epsilon None: no delta is known; infinite: a release without a guarantee."""
+    """What a data set's events come to. epsilon None: no delta is known; infinite: a release without a guarantee.
+
+    local_epsilon: if secure aggregation failed, where noise was added in shares.
+    """
 
     dataset: str
     events: int
     delta: float | None
     epsilon: float | None
+    local_epsilon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,10 @@ def _account(dataset: str, events: Sequence[PrivacyEvent], delta: float | None) 
     charged = sum(not isinstance(event, DataIndependentRelease) for event in events)
     if any(isinstance(event, UnprotectedRelease) for event in events):
         return Account(dataset, charged, delta, math.inf)
-    return Account(dataset, charged, delta, None if delta is None else epsilon_of(events, delta))
+    if delta is None:
+        return Account(dataset, charged, None, None)
+    shared = any(isinstance(event, DistributedStep) for event in events)
+    return Account(dataset, charged, delta, epsilon_of(events, delta), local_epsilon(events, delta) if shared else None)
 
 
 def _account_line(account: Account) -> Text:
@@ -119,7 +127,11 @@ def _account_line(account: Account) -> Text:
         return Text(f"{start}epsilon unknown without a delta: give --delta", style="yellow")
     if math.isinf(account.epsilon):
         return Text(f"{start}no guarantee: it was used without privacy", style="yellow")
-    return Text(f"{start}epsilon {epsilon_text(account.epsilon)} at delta {account.delta:g} (add or remove one unit)")
+    spent = f"epsilon {epsilon_text(account.epsilon)} at delta {account.delta:g} (add or remove one unit)"
+    alone = (
+        "" if account.local_epsilon is None else f"; {epsilon_text(account.local_epsilon)} if secure aggregation failed"
+    )
+    return Text(f"{start}{spent}{alone}")
 
 
 def _what(entry: Entry) -> str:
@@ -137,6 +149,9 @@ def _event(event: Mapping[str, Any]) -> str:
     if event["kind"] == "dp-sgd-round":
         noise, rate = figure(event["noise_multiplier"]), figure(event["sampling_rate"])
         return f"{event['steps']} steps, noise {noise}, rate {rate}"
+    if event["kind"] == "distributed-step":
+        noise, rate = figure(event["noise_multiplier"]), figure(event["sampling_rate"])
+        return f"{event['steps']} steps, noise {noise} in the sum of {event['least_honest']}, rate {rate}, masked"
     noise = f", noise {figure(event['noise_multiplier'])}" if "noise_multiplier" in event else ""
     return f"{event['kind']}{noise}"
 

@@ -17,6 +17,10 @@ _AFTER = (
     "after N: epsilon spent when N rounds are done, by this run alone, for adding or removing one unit; what was spent "
     "before counts against the institution's own cap too"
 )
+_SHARED = (
+    "noise is added in shares: epsilon holds towards a coordinator that sees masked sums; alone: what would hold if "
+    "secure aggregation failed"
+)
 _ASSUMED = (
     "the sizes are assumed (others with --units 500,1000,5000): what an institution has, and so its noise, it alone "
     "knows, and its policy may refuse"
@@ -45,6 +49,7 @@ def plan_table(plan: Mapping[str, Any]) -> RenderableType:
     institutions: Mapping[str, Mapping[str, Any]] = plan["institutions"]
     made = _private_plans(institutions) if private else _plain_plans(institutions)
     notes += [Text(_EPSILON, style="dim")] if private else []
+    notes += [Text(_SHARED, style="dim")] if plan["mode"] == "distributed" else []
     return Group(*lines, made, Text(), *notes)
 
 
@@ -64,7 +69,9 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
 
 
 def _private_plans(institutions: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    heads = ("institution", "units", "batch", "sampling", "steps", "noise", "epsilon", "cap", "delta")
+    alone = any(found["local_epsilon"] is not None for found in institutions.values())
+    heads = ["institution", "units", "batch", "sampling", "steps", "noise", "epsilon", "cap", "delta"]
+    heads += ["alone"] if alone else []
     made = table(*heads, right=tuple(range(1, len(heads))))
     short: list[Text] = []
     for name, found in institutions.items():
@@ -75,6 +82,7 @@ def _private_plans(institutions: Mapping[str, Mapping[str, Any]]) -> RenderableT
             str(found["steps"]),
         ]
         privacy = [epsilon_text(found["planned_epsilon"]), f"{found['cap']:g}", f"{found['delta']:g}"]
+        privacy += [epsilon_text(found["local_epsilon"])] if alone else []
         made.add_row(name, *numbers, figure(found["noise_multiplier"]), *privacy)
         rounds = found["affordable_rounds"]
         if found["planned_epsilon"] > found["cap"] and rounds is not None:

@@ -53,7 +53,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedft.errors import ConfigError, NonFiniteUpdate, UnreachableEpsilon, UpdateTooLarge
+from fedft.errors import ConfigError, NonFiniteUpdate, UpdateTooLarge
 from fedft.privacy.accountant import calibrate, epsilon_of
 from fedft.privacy.discrete_gaussian import join_distance, sample_discrete_gaussian, statistical_distance
 from fedft.privacy.events import DistributedStep, PrivacyEvent
@@ -85,7 +85,6 @@ class DistributedPlan:
 
     noise_multiplier: float
     sampling_rate: float
-    steps: int
     least_honest: int
     clip_norm: float
     size: int
@@ -103,50 +102,58 @@ class DistributedPlan:
         return math.ldexp(self.share_deviation * math.sqrt(uploads), -self.fraction_bits)
 
 
+def calibrate_distributed(
+    *, epsilon: float, delta: float, sampling_rate: float, steps: int, other: Sequence[PrivacyEvent] = ()
+) -> float:
+    """As ``calibrate``, with part of delta kept for gaps.
+
+    Guarantee: the result z has ``epsilon_of([DistributedStep(z, sampling_rate, steps, h, gap), *other], delta) <=
+    epsilon`` for each gap up to ``largest_gap``, also when the steps are then played and accounted one by one.
+    """
+    left = delta * (1 - RESERVE)
+    return calibrate(epsilon=epsilon, delta=left, sampling_rate=sampling_rate, steps=steps, other=other)
+
+
+def largest_gap(*, epsilon: float, delta: float, steps: int) -> float:
+    """Of one of ``steps`` steps: what RESERVE of delta pays for."""
+    return delta * RESERVE / (steps * (1 + math.exp(min(epsilon, 700.0))))
+
+
 def plan_distributed(
     *,
-    epsilon: float,
-    delta: float,
+    noise_multiplier: float,
     sampling_rate: float,
-    steps: int,
     units: Mapping[str, int],
     least_honest: int,
     clip_norm: float,
     size: int,
     ring_bits: int,
-    other: Sequence[PrivacyEvent] = (),
 ) -> DistributedPlan:
-    """The least noise, at the finest scale that fits the ring, with which ``steps`` steps stay within the budget.
+    """Each institution's share of the noise, at the finest scale that fits the ring.
 
     Parameters
     ----------
+    noise_multiplier
+        z, what ``least_honest`` shares come to: as ``calibrate_distributed`` finds it.
     units
-        Public set size of each member of the cohort: it bounds how many units a step draws there.
+        The most units that each member of the cohort has, public: it bounds how many a step draws there.
     least_honest
         h: over how many honest institutions any sum goes that the coordinator learns.
     size
         d, the values in one vector.
-    other
-        Further events of the run on the same data, as in ``calibrate``.
 
-    Guarantee: ``epsilon_of([plan.event(steps), *other], delta) <= epsilon``, also when played step by step; except with
-    a probability that is in ``plan.gap`` no institution refuses its own vector and no sum wraps.
+    Guarantee: except with a probability that is in ``plan.gap`` no institution refuses its own vector and no sum wraps.
 
     Raises
     ------
     ConfigError
         A number out of its range, or a ring too small: no scale fits, or rounding costs more than 5 % in noise.
-    UnreachableEpsilon
-        As ``calibrate``; or an epsilon so large (about 35) that the gaps, times e^ε, exceed what is kept of delta.
     """
     _require_numbers(units, least_honest, clip_norm, size, ring_bits)
-    noise = calibrate(
-        epsilon=epsilon, delta=delta * (1 - RESERVE), sampling_rate=sampling_rate, steps=steps, other=other
-    )
     draws = {name: most_draws(count, sampling_rate, FAILURE / len(units)) for name, count in units.items()}
     for fraction_bits in range(64, -64, -1):
         scaled = math.ldexp(clip_norm, fraction_bits) * (1 + SUM_ROOM)
-        share = share_deviation(noise, scaled, size, least_honest)
+        share = share_deviation(noise_multiplier, scaled, size, least_honest)
         noise_limit = math.ceil(share * math.sqrt(2 * math.log(2 * size * len(units) / FAILURE))) + 1
         limits = {name: math.ceil(scaled * count) + noise_limit for name, count in draws.items()}
         if sum(limits.values()) <= 2 ** (ring_bits - 1) - 1:
@@ -156,17 +163,18 @@ def plan_distributed(
     loss = sensitivity(scaled, size) / scaled - 1
     if loss > LARGEST_LOSS:
         raise _ring_too_small(ring_bits, f"{fraction_bits} fraction bits and {100 * loss:.3g} %")
-    gap = step_gap(share, least_honest, size)
-    plan = DistributedPlan(
-        noise, sampling_rate, steps, least_honest, clip_norm, size, ring_bits, fraction_bits, share, limits, gap
+    return DistributedPlan(
+        noise_multiplier,
+        sampling_rate,
+        least_honest,
+        clip_norm,
+        size,
+        ring_bits,
+        fraction_bits,
+        share,
+        limits,
+        step_gap(share, least_honest, size),
     )
-    spent = epsilon_of([plan.event(steps), *other], delta)
-    if not spent <= epsilon:
-        raise UnreachableEpsilon(
-            f"expected steps whose distance from a Gaussian mechanism, {steps * gap:.3g}, is paid for by 2^-20 of "
-            f"delta {delta:g}, found epsilon {spent:.4g} instead of {epsilon:g}: lower epsilon, or raise delta"
-        )
-    return plan
 
 
 def noisy_share(

@@ -45,6 +45,7 @@ class FederationTerms:
     local_steps: logical steps of a round. patience: evaluations of the last task without a better one, None: no end.
     terms_digest: of the terms that institutions are told with each plan (rounds/plan.py). encoding: how adapters and
     updates travel; the coordinator's own adapter keeps float32, and what is lost on the way does not add up.
+    learning_rates: of each round, where what travels are gradients; none: updates, which have theirs in them.
     """
 
     run: str
@@ -61,6 +62,7 @@ class FederationTerms:
     patience: int | None = None
     terms_digest: Digest = NO_TERMS
     encoding: Encoding = "float32"
+    learning_rates: tuple[float, ...] = ()
 
 
 @dataclass
@@ -171,7 +173,7 @@ class Coordinator:
         state, plan = self.state, opened.plan
         mean = opened.collector.mean() if len(opened.accepted) >= self.terms.min_institutions else None
         quorum = mean is not None
-        norm = None if mean is None else self._step(mean)
+        norm = None if mean is None else self._step(mean, plan.round)
         state.round, state.without_quorum = plan.round, 0 if quorum else state.without_quorum + 1
         record: dict[str, Any] = {
             "round": plan.round,
@@ -198,10 +200,10 @@ class Coordinator:
             )
         return record
 
-    def _step(self, mean: AdapterVector) -> float:
-        """Move the adapter by the mean update; its norm."""
-        roles, state = self.aggregation.trains, self.state
-        part = self._optimizer.step(self.layout.part(state.adapter, roles), mean)
+    def _step(self, mean: AdapterVector, number: int) -> float:
+        """Move the adapter by the mean update of round ``number``; its norm."""
+        roles, state, rates = self.aggregation.trains, self.state, self.terms.learning_rates
+        part = self._optimizer.step(self.layout.part(state.adapter, roles), mean, rates[number - 1] if rates else 1.0)
         finished = self.aggregation.finish(self.layout, self.layout.with_part(state.adapter, roles, part))
         if not np.isfinite(finished.vector).all():
             raise FederationError(

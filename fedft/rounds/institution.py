@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -29,55 +29,16 @@ from fedft.model.adapter import AdaptedModel
 from fedft.privacy.accountant import epsilon_of, require_budget_for, require_delta
 from fedft.privacy.events import DpSgdRound, PrivacyEvent, UnprotectedRelease
 from fedft.randomness import SecureStream, reproducible_rng, secure_bytes
-from fedft.rounds.masking import MaskingTerms
 from fedft.rounds.member import Masked, Member, require_masking, stored_upload
 from fedft.rounds.plan import RoundPlan, RoundRequest, require_sent_adapter
-from fedft.training.local import LocalPlan, Mechanism, Penalty, Uniform, train_locally
+from fedft.rounds.terms import Guarantee, Masking, TrainingTerms
+from fedft.training.local import LocalPlan, Mechanism, Penalty, Uniform, sum_gradients, train_locally
 from fedft.training.schedule import learning_rates
 from fedft.training.self_test import require_private
 from fedft.types import AdapterVector, InstitutionId
 from fedft.update.release import UPDATE_PURPOSE, Refusal, refusal_for, release_update
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Guarantee:
-    """(epsilon, delta) differential privacy for each unit of the data set, adding or removing one unit.
-
-    epsilon is the cap on the data set, over all runs in the ledger; the noise belongs to this run.
-    """
-
-    epsilon: float
-    delta: float
-    clip_norm: float
-    noise_multiplier: float
-
-
-@dataclass(frozen=True)
-class TrainingTerms:
-    """How local steps are taken; the round's plan says how many. batch_size: expected units per step, public."""
-
-    batch_size: int
-    learning_rate: float
-    physical_batch_size: int = 64
-    optimizer: str = "adamw"
-    weight_decay: float = 0.0
-    scheduler: str = "constant"
-    warmup_steps: int = 0
-    scheduler_options: Mapping[str, float | int | str] = field(default_factory=dict)
-    max_gradient_norm: float | None = None
-    max_rows_per_unit: int | None = None
-    precision: str = "auto"
-
-
-@dataclass(frozen=True)
-class Masking:
-    """The institution's part in secure aggregation, what was agreed on it, and its public weight in the sum."""
-
-    member: Member
-    terms: MaskingTerms
-    weight: float = 1.0
 
 
 class Consolidator(Protocol):
@@ -210,7 +171,7 @@ class Institution:
         if stored is None and plan.round < self.ledger.last_round(plan.run):
             raise StaleUpdate(f"expected a round after {self.ledger.last_round(plan.run)}, found {plan.round}")
         masked = self._masked(request)
-        data, event = self._task_data(plan), self._event(request)
+        data, event = self._task_data(plan), self._event(request, masked)
         if stored is not None:
             self.charge(plan, UPDATE_PURPOSE, event, data)  # paid already: raises for another plan
             return stored if masked is None else stored_upload(stored)
@@ -233,10 +194,11 @@ class Institution:
         size = self.model.layout.only(plan.roles).size
         return masking.member.join(plan, request.keys, size=size, terms=masking.terms, weight=masking.weight)
 
-    def _event(self, request: RoundRequest) -> PrivacyEvent:
+    def _event(self, request: RoundRequest, masked: Masked | None) -> PrivacyEvent:
         """What the round's update will be, after everything that can be checked about it without looking at a row."""
         plan, data = request.plan, self._task_data(request.plan)
-        require_batch(data.unit_count, self.terms.batch_size)
+        if masked is None or masked.noise is None:
+            require_batch(data.unit_count, self.terms.batch_size)
         if self.guarantee is None:
             return UnprotectedRelease()
         require_delta(self.guarantee.delta, data.unit_count)
@@ -244,13 +206,31 @@ class Institution:
             self.model.write_vector(request.adapter)  # not what an earlier training left
             require_private(self.model, plan.roles)
             self._tested.add(plan.roles)
+        if masked is not None and masked.noise is not None:
+            self._require_one_step(plan, data)
+            return masked.noise.event()
         rate = self.terms.batch_size / data.unit_count
         return DpSgdRound(self.guarantee.noise_multiplier, rate, plan.local_steps)
+
+    def _require_one_step(self, plan: RoundPlan, data: EncodedDataSet) -> None:
+        """Of a round whose noise is added in shares."""
+        noise = None if self._masking is None else self._masking.terms.noise
+        if plan.local_steps != 1 or self._consolidator is not None:
+            raise ConfigError(
+                'expected one step a round, without EWC, with privacy.mode = "distributed", found more: plan it anew'
+            )
+        if noise is None or data.unit_count > noise.max_units:
+            raise ConfigError(
+                f"expected at least as many privacy.max_units as there are here, {data.unit_count}, found fewer: "
+                "raise it, for all institutions"
+            )
 
     def _train_and_release(
         self, request: RoundRequest, intent: Intent, penalty: Penalty | None, masked: Masked | None
     ) -> bytes:
         plan, data = request.plan, self._task_data(request.plan)
+        if masked is not None and masked.noise is not None:
+            return self._release_gradients(request, intent, masked, masked.noise.sampling_rate)
         result = train_locally(
             self.model,
             data,
@@ -261,10 +241,7 @@ class Institution:
             penalty=penalty,
             on_step=self._on_step,
         )
-        self.training_seconds += result.seconds
-        if self._note is not None and self.guarantee is not None:
-            # Whatever the count is: a disk that refuses the line must not say that there was something to note.
-            self._note(f"{plan.run}, round {plan.round}: left out {result.rejected_units} unit gradients, not finite")
+        self._note_training(plan, result.seconds, result.rejected_units)
         if masked is not None:
             return self._release_masked(result.delta, plan, intent, masked)
         return release_update(
@@ -285,6 +262,21 @@ class Institution:
         if self._note is not None:
             self._note(f"{plan.run}, round {plan.round}: secure_aggregation.range cut off {cut} values of the update")
         return payload
+
+    def _release_gradients(self, request: RoundRequest, intent: Intent, masked: Masked, sampling_rate: float) -> bytes:
+        plan, data = request.plan, self._task_data(request.plan)
+        local = replace(self._local_plan(plan, data), sampling_rate=sampling_rate)
+        found = sum_gradients(
+            self.model, data, request.adapter, local, roles=plan.roles, uniform=self._coin_flips(plan)
+        )
+        self._note_training(plan, found.seconds, found.rejected_units)
+        return masked.member.release_gradients(found.total, masked, intent)
+
+    def _note_training(self, plan: RoundPlan, seconds: float, rejected_units: int) -> None:
+        self.training_seconds += seconds
+        if self._note is not None and self.guarantee is not None:
+            # Whatever the count is: a disk that refuses the line must not say that there was something to note.
+            self._note(f"{plan.run}, round {plan.round}: left out {rejected_units} unit gradients, not finite")
 
     def _local_plan(self, plan: RoundPlan, data: EncodedDataSet) -> LocalPlan:
         terms, guarantee = self.terms, self.guarantee

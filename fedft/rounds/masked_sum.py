@@ -21,17 +21,13 @@ import numpy as np
 from fedft.errors import FedftError, QuorumNotReached, StaleUpdate, StorageError, UpdateTooLarge
 from fedft.identity.keys import PrivateKey
 from fedft.randomness import secure_bytes
-from fedft.rounds.masking import MaskingTerms
+from fedft.rounds.masking import MaskingTerms, SumCode
 from fedft.rounds.run_folder import RunFolder
 from fedft.secagg.context import Identities, KeyList, RoundContext, gather_keys
 from fedft.secagg.coordinator import Coordinator
-from fedft.secagg.encoding import FixedPoint
 from fedft.secagg.messages import upload_bytes
 from fedft.types import AdapterVector
 from fedft.update.screening import l2_norm
-
-MOST_FRACTION_BITS = 40
-"""More would be finer than what a plain sum keeps (update/encoding.py)."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +118,16 @@ class MaskedRounds:
         if not self._state.keys:
             self._complete()
         names = sorted(self.members)
-        weights = {name: self._weights.get(name, 1.0) for name in names}
-        widest = FixedPoint.widest(self.terms.ring_bits, self.terms.bound, weights)
-        encoding = replace(widest, fraction_bits=min(widest.fraction_bits, MOST_FRACTION_BITS))
+        code = self.terms.code({name: self._weights.get(name, 1.0) for name in names}, size=size)
         context = RoundContext(
             run=self.setup,
             round=round_number,
             adapter_digest=adapter_digest,
             keys_digest=self._keys().digest,
-            limits=encoding.limits,
+            limits=code.limits,
             size=size,
-            ring_bits=encoding.ring_bits,
-            fraction_bits=encoding.fraction_bits,
+            ring_bits=code.ring_bits,
+            fraction_bits=code.fraction_bits,
             threshold=self.terms.shape(len(names)).threshold,
         )
         if self._state.asked < round_number:
@@ -142,10 +136,9 @@ class MaskedRounds:
 
     def open(self, context: RoundContext) -> MaskedSum:
         """The sum of a round whose context is this."""
-        weights = {name: self._weights.get(name, 1.0) for name in context.cohort}
-        encoding = FixedPoint(context.ring_bits, context.fraction_bits, self.terms.bound, weights)
+        code = self.terms.code_of(context, {name: self._weights.get(name, 1.0) for name in context.cohort})
         machine = Coordinator(context, self._identity, self._identities())
-        return MaskedSum(machine, encoding, self._max_norm, self._state.named, self._name)
+        return MaskedSum(machine, code, self._max_norm, self._state.named, self._name)
 
     def _name(self, names: tuple[str, ...]) -> None:
         self._keep(replace(self._state, named=names))
@@ -174,12 +167,12 @@ class MaskedSum:
     def __init__(
         self,
         machine: Coordinator,
-        encoding: FixedPoint,
+        code: SumCode,
         max_norm: float,
         named: tuple[str, ...],
         name: Callable[[tuple[str, ...]], None],
     ) -> None:
-        self._machine, self._encoding, self._max_norm = machine, encoding, max_norm
+        self._machine, self._code, self._max_norm = machine, code, max_norm
         self._named, self._name = named, name
         self._uploaded: set[str] = set()
         self._asked: tuple[str, ...] = ()
@@ -237,9 +230,7 @@ class MaskedSum:
         try:
             with self._timed():
                 found = self._machine.finish()
-                total = self._encoding.decode(found.values)
-                total /= sum(self._encoding.weights[name] for name in found.uploaded)
-                mean = total.astype(np.float32)
+                mean = self._code.mean(found.values, found.uploaded).astype(np.float32)
                 self._require_norm(mean)
         except FedftError as error:
             self._abandoned = error.code

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, FedftError, PolicyError, StaleUpdate, StorageError
@@ -26,16 +27,18 @@ from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.secret_files import read_secret, write_secret
 from fedft.ledger.store import Intent, Ledger
 from fedft.model.checkpoint import storage_errors
+from fedft.privacy.distributed import DistributedPlan, noisy_share
 from fedft.privacy.events import DataIndependentRelease
-from fedft.rounds.masking import MaskingTerms, run_of
+from fedft.randomness import SecureStream
+from fedft.rounds.masking import GradientCode, MaskingTerms, SumCode, UpdateCode, run_of
 from fedft.rounds.plan import RoundPlan
 from fedft.secagg.context import Identities, RoundContext, read_object
-from fedft.secagg.encoding import FixedPoint, Uniform
+from fedft.secagg.encoding import Uniform
 from fedft.secagg.graph import LEAST_COHORT
 from fedft.secagg.institution import Institution, Step, unframed
 from fedft.secagg.messages import MAX_UNMASK_HEAD, question_place
 from fedft.types import AdapterVector
-from fedft.update.release import UPDATE_PURPOSE, Refusal, refusal_for, release_masked
+from fedft.update.release import UPDATE_PURPOSE, Refusal, refusal_for, release_masked, release_share
 
 SHARES_PURPOSE = "secagg-shares"
 KEPT_SETUPS = 8
@@ -46,11 +49,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Masked:
-    """What a round's update is masked in: by whom, the context, and how this institution's values are encoded."""
+    """What a round's update is masked in: by whom, the context, and how this institution's values become integers."""
 
     member: Member
     context: RoundContext
-    encoding: FixedPoint
+    code: SumCode
+
+    @property
+    def noise(self) -> DistributedPlan | None:
+        """Where the update is a sum of gradients: the share of the noise that it gets."""
+        return self.code.plan if isinstance(self.code, GradientCode) else None
 
     @property
     def evidence(self) -> dict[str, str | int]:
@@ -108,16 +116,16 @@ class Member:
             A context that is not this plan's, or has other terms or a list of keys that the roster does not bear out.
         """
         context = RoundContext.from_bytes(plan.masking.encode())
-        encoding = FixedPoint(context.ring_bits, context.fraction_bits, terms.bound, {self.name: weight})
+        code = terms.code_of(context, {self.name: weight})
         for what, expected, found in _bindings(plan, context, size, terms):
             if expected != found:
                 raise ConfigError(f"expected a masked round of the plan's own {what}, found another: plan it anew")
         if self.name not in context.limits or not set(context.cohort) <= set(plan.cohort):
             raise ConfigError("expected to mask with this institution among the plan's cohort, found others: plan anew")
-        if encoding.limits[self.name] != context.limits[self.name]:
+        if code.limits[self.name] != context.limits[self.name]:
             raise ConfigError(
                 "expected the limit that this institution's weight, range and scale come to, found another: use the "
-                "coordinator's [secure_aggregation] and aggregation.weights"
+                "coordinator's [secure_aggregation], [privacy] and aggregation.weights"
             )
         if 2 * context.limits[self.name] > sum(context.limits.values()):
             raise PolicyError(
@@ -126,21 +134,43 @@ class Member:
             )
         self._machine.accept_keys(context.run, keys)
         self._machine.require(context)
-        return Masked(self, context, encoding)
+        return Masked(self, context, code)
 
     def release(self, delta: AdapterVector, masked: Masked, intent: Intent, uniform: Uniform) -> tuple[bytes, int]:
-        """What may be sent of an update, from the ledger, and how many of its values the range cut off."""
+        """What may be sent of an update, from the ledger, and how many of its values the range cut off.
+
+        Raises ConfigError in a round of gradients, whose noise it would lack.
+        """
+        if not isinstance(masked.code, UpdateCode):
+            raise ConfigError("expected a round of updates, found one of gradients with shares of noise: plan it anew")
+        point = masked.code.fixed_point
         with self._timed():
             payload = release_masked(
                 delta,
                 intent=intent,
                 run=run_of(masked.context.run),
                 round=masked.context.round,
-                encode=lambda values: masked.encoding.encode(values, self.name, uniform),
+                encode=lambda values: point.encode(values, self.name, uniform),
                 mask=lambda values: self._machine.upload(masked.context, values),
-                bound=masked.encoding.bound,
+                bound=point.bound,
             )
-        return payload, int(np.count_nonzero(np.abs(delta) > masked.encoding.bound))
+        return payload, int(np.count_nonzero(np.abs(delta) > point.bound))
+
+    def release_gradients(self, clipped_sum: npt.NDArray[np.float64], masked: Masked, intent: Intent) -> bytes:
+        """What may be sent of a sum of clipped gradients, from the ledger: with this institution's share of the noise.
+
+        Raises ConfigError in a round of updates, and what noisy_share and Institution.upload raise.
+        """
+        if masked.noise is None:
+            raise ConfigError("expected a round of gradients, found one of updates: plan it anew")
+        with self._timed():
+            return release_share(
+                noisy_share(masked.noise, clipped_sum, SecureStream()),
+                intent=intent,
+                run=run_of(masked.context.run),
+                round=masked.context.round,
+                mask=lambda values: self._machine.upload(masked.context, values),
+            )
 
     def place(self, question: bytes) -> tuple[str, int]:
         """Setup and round of a question. Raises IdentityError, UpdateError for what is none of the coordinator's."""

@@ -11,6 +11,7 @@ from fedft.assembly.planning import InstitutionPlan
 from fedft.config import FederationConfig
 from fedft.errors import StorageError
 from fedft.ledger.store import Ledger
+from fedft.privacy.distributed import local_epsilon
 from fedft.rounds.continual import PublicFisher
 from fedft.rounds.institution import Institution
 from fedft.simulation.faults import FaultyInstitution
@@ -70,6 +71,14 @@ def open_ledger(config: FederationConfig, folder: Path, name: str) -> Ledger:
     except OSError as error:
         raise StorageError(f"expected to make {path.parent}, found {error.strerror}: choose another folder") from error
     return Ledger.open(path)
+
+
+def epsilon_alone(config: FederationConfig, folder: Path, name: str) -> float | None:
+    """What an institution's data set would have spent if secure aggregation failed; None without noise in shares."""
+    if config.privacy.mode != "distributed" or config.privacy.delta is None:
+        return None
+    with Ledger.open(ledger_path(config, folder, name), read_only=True) as ledger:
+        return local_epsilon(ledger.events(dataset_of(config, name)), config.privacy.delta)
 
 
 def write_quality(setup: Setup, folder: Path, name: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedft.assembly.coordinator import PublicParts
+from fedft.assembly.masking import require_masks
 from fedft.assembly.planning import (
     AssumedPlan,
     InstitutionPlan,
@@ -69,7 +70,10 @@ def plan_of(config: FederationConfig, *, units: Sequence[int] = ()) -> Federatio
 
 def plan_from(setup: Setup) -> FederationPlan:
     names = setup.institution_names
-    return _plan(setup, {name: institution_plan(setup.config, setup.institution(name)) for name in names})
+    size = setup.model.layout.only(setup.aggregation.trains).size
+    require_masks(setup.config, setup.aggregation, cohort=names, size=size)
+    plans = {name: institution_plan(setup.config, setup.institution(name), members=len(names)) for name in names}
+    return _plan(setup, plans)
 
 
 def _names_rows(config: FederationConfig) -> bool:

@@ -21,6 +21,7 @@ from fedft.model.export import export_adapter
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.engines import Engine, FlowerEngine, LocalEngine
+from fedft.simulation.institutions import epsilon_alone
 from fedft.simulation.planning import FederationPlan, plan_from
 from fedft.simulation.run_keys import make_keys, signer_of
 from fedft.simulation.setup import Setup
@@ -88,7 +89,14 @@ def _play_one(
         chosen.play(coordinator, observer)
     setup.model.write_vector(coordinator.state.best)
     export_adapter(setup.model, folder / "adapter", labels=setup.labels)
-    summary = summarize(setup, plan.institutions, coordinator, engine=engine, seconds=time.perf_counter() - begun)
+    summary = summarize(
+        setup,
+        plan.institutions,
+        coordinator,
+        engine=engine,
+        seconds=time.perf_counter() - begun,
+        alone={name: epsilon_alone(config, folder, name) for name in names},
+    )
     store.write_summary(summary)
     return summary
 

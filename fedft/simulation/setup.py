@@ -10,7 +10,7 @@ from fedft.config import FederationConfig
 from fedft.config import Institution as InstitutionSection
 from fedft.data.quality import quality_report
 from fedft.errors import ConfigError
-from fedft.rounds.institution import TrainingTerms
+from fedft.rounds.terms import TrainingTerms
 
 
 class Setup(PublicParts):

@@ -29,7 +29,9 @@ ROUNDING_ROOM = 2.0**-16
 """Clipping aims this fraction below the clip norm, so that float32 rounding stays inside the bound."""
 
 
-def clip_unit_gradients(gradients: Sequence[Tensor], clip_norm: float) -> tuple[list[Tensor], int]:
+def clip_unit_gradients(
+    gradients: Sequence[Tensor], clip_norm: float, dtype: torch.dtype = torch.float32
+) -> tuple[list[Tensor], int]:
     """Sum over units of the clipped unit gradients.
 
     Guarantee: each unit adds a vector of L2 norm at most ``clip_norm``, over all parameters together, whatever the
@@ -42,10 +44,12 @@ def clip_unit_gradients(gradients: Sequence[Tensor], clip_norm: float) -> tuple[
         One tensor (units, *parameter shape) per parameter.
     clip_norm
         C > 0.
+    dtype
+        In which units are added up.
 
     Returns
     -------
-    One float32 sum per parameter, and how many units were non-finite.
+    One sum per parameter, and how many units were non-finite.
     """
     gradients = [g.float() for g in gradients]
     squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
@@ -55,7 +59,8 @@ def clip_unit_gradients(gradients: Sequence[Tensor], clip_norm: float) -> tuple[
     factors = torch.where(usable, target / norms.clamp(min=target), 0.0)
     if not bool(usable.all()):
         gradients = [g.masked_fill(~usable.view(-1, *[1] * (g.dim() - 1)), 0.0) for g in gradients]
-    return [(factors @ g.flatten(1)).view(g.shape[1:]) for g in gradients], int((~usable).sum())
+    sums = [(factors.to(dtype) @ g.flatten(1).to(dtype)).view(g.shape[1:]) for g in gradients]
+    return sums, int((~usable).sum())
 
 
 def sum_over_units(per_row: Tensor, batch: Batch) -> Tensor:
@@ -156,6 +161,46 @@ class DpSgd:
     def rejected_units(self) -> int:
         """Units left out because their gradient was not finite, over all steps. Never leaves the institution."""
         return self._optimizer.rejected_units
+
+
+def clipped_gradient_sum(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    batches: Iterable[Batch],
+    row_losses: Callable[[Batch], Tensor],
+    clip_norm: float,
+) -> tuple[list[Tensor], int]:
+    """Over the units of all ``batches``, as clip_unit_gradients in float64, without noise; the model stays as it was.
+
+    Returns
+    -------
+    One sum per parameter, zeros where no unit was drawn, and how many units were non-finite.
+    """
+    totals, rejected = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters], 0
+    hooks = attach_hooks(model)
+    try:
+        with _known_warning_hidden():
+            for batch in batches:
+                row_losses(batch).sum().backward()  # type: ignore[no-untyped-call]
+                per_unit = [sum_over_units(_grad_sample(parameter), batch) for parameter in parameters]
+                sums, left_out = clip_unit_gradients(per_unit, clip_norm, torch.float64)
+                rejected += left_out
+                for parameter, total, clipped in zip(parameters, totals, sums, strict=True):
+                    total += clipped
+                    parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]
+    finally:
+        hooks.cleanup()
+    return totals, rejected
+
+
+def _grad_sample(parameter: nn.Parameter) -> Tensor:
+    found = getattr(parameter, "grad_sample", None)
+    if not isinstance(found, Tensor):
+        raise NotPrivate(
+            "expected a gradient of each row for every trained parameter, found one without: this adapter method "
+            "cannot be private; use LoRA on linear layers"
+        )
+    return found
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from fedft.data.sampling import PoissonUnitSampler, pack_units
 from fedft.errors import NotPrivate
 from fedft.model.adapter import AdaptedModel
 from fedft.randomness import SecureStream
-from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer
+from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer, clipped_gradient_sum
 from fedft.training.losses import per_example_loss
 from fedft.types import AdapterVector, Role
 
@@ -62,6 +62,15 @@ class LocalResult:
     """``delta``: trained minus received values, float32, the layout's order of the trained roles."""
 
     delta: AdapterVector
+    rejected_units: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GradientSum:
+    """``total``: float64, (d,), in the layout's order of the trained roles."""
+
+    total: npt.NDArray[np.float64]
     rejected_units: int
     seconds: float
 
@@ -131,11 +140,7 @@ def train_locally(
     model.train()
     sampler = PoissonUnitSampler(len(data.units), plan.sampling_rate, uniform)
 
-    def row_losses(batch: Batch) -> Tensor:
-        on_device = batch.to(model.device)
-        with autocast(model.device, plan.precision):
-            return per_example_loss(model(on_device), on_device)
-
+    row_losses = row_losses_of(model, plan)
     with ExitStack() as stack:
         optimizer = make_optimizer(parameters, plan)
         step = _make_step(model, optimizer, plan, stack)
@@ -154,6 +159,53 @@ def train_locally(
     trained = model.layout.part(model.read_vector(), roles)
     delta = trained - model.layout.part(start, roles)
     return LocalResult(delta, rejected, time.perf_counter() - begun)
+
+
+def sum_gradients(
+    model: AdaptedModel,
+    data: EncodedDataSet,
+    start: AdapterVector,
+    plan: LocalPlan,
+    *,
+    roles: Sequence[Role],
+    uniform: Uniform,
+) -> GradientSum:
+    """The gradients of one step's units at ``start``, each clipped: what is released with a share of the noise.
+
+    Guarantee: one unit moves the sum by at most the mechanism's clip norm, and each is in it with the plan's sampling
+    rate. It has no noise yet, and must not leave without (privacy/distributed.py).
+
+    Parameters
+    ----------
+    plan
+        With a mechanism, of which the clip norm counts.
+    uniform
+        SecureStream().uniform, as for train_locally.
+    """
+    if plan.mechanism is None:
+        raise NotPrivate("expected a clip norm for a sum of gradients, found none: set privacy.clip_norm")
+    begun = time.perf_counter()
+    model.write_vector(start)
+    parameters = model.set_trainable(roles)
+    model.train()
+    drawn = PoissonUnitSampler(len(data.units), plan.sampling_rate, uniform).draw()
+    batches = physical_batches(data, drawn, plan, model.tokenizer.pad_token_id, uniform)
+    sums, rejected = clipped_gradient_sum(
+        model, parameters, batches, row_losses_of(model, plan), plan.mechanism.clip_norm
+    )
+    total = torch.cat([one.flatten() for one in sums]).cpu().numpy()
+    return GradientSum(total, rejected, time.perf_counter() - begun)
+
+
+def row_losses_of(model: AdaptedModel, plan: LocalPlan) -> Callable[[Batch], Tensor]:
+    """Each row's loss, (rows,), in the plan's precision."""
+
+    def row_losses(batch: Batch) -> Tensor:
+        on_device = batch.to(model.device)
+        with autocast(model.device, plan.precision):
+            return per_example_loss(model(on_device), on_device)
+
+    return row_losses
 
 
 def _make_step(model: AdaptedModel, optimizer: torch.optim.Optimizer, plan: LocalPlan, stack: ExitStack) -> _Step:

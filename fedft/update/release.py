@@ -1,8 +1,8 @@
 """The only exit of an institution: a recorded update, or a refusal of one word.
 
 Guarantees:
-- release_update and release_masked return only bytes that were stored, so nothing leaves unrecorded and a retried round
-  sends its first bytes again.
+- release_update, release_masked and release_share return only bytes that were stored, so nothing leaves unrecorded and
+  a retried round sends its first bytes again.
 - A NaN or infinity does not leave: NonFiniteUpdate, and nothing is recorded.
 - An update leaves only under the intent of its own run and round.
 - A Refusal carries a fixed word and the names of institution, run and round; nothing of the error's text.
@@ -139,6 +139,19 @@ def release_masked(
     _require_intent(intent, run, round)
     _require_finite(delta, round)
     return mask(encode(np.clip(delta, -bound, bound)))
+
+
+def release_share(
+    values: Integers, *, run: str, round: int, intent: IntentLike, mask: Callable[[Integers], bytes]
+) -> bytes:
+    """Mask integers that carry their share of the noise already (privacy/distributed.py); return what may be sent.
+
+    Nothing is cut off: what lies beyond this institution's limit raises in ``mask``, as release_masked's may.
+
+    Raises LedgerError when the intent is another round's.
+    """
+    _require_intent(intent, run, round)
+    return mask(values)
 
 
 @dataclass(frozen=True)

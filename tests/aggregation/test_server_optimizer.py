@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from fedft.aggregation.base import aggregation_by_name
 from fedft.aggregation.server_optimizer import SECOND_MOMENT_DECAY, TAU, server_optimizer
@@ -17,7 +20,7 @@ LAYOUT = AdapterLayout(
 )
 
 
-def played(name: str, **options: float) -> np.ndarray:
+def played(name: str, **options: Any) -> np.ndarray:
     optimizer = server_optimizer(name, size=6, **options)
     part = np.ones(6, np.float32)
     for update in UPDATES:
@@ -49,6 +52,27 @@ def test_adam_is_fedadam() -> None:
         second = SECOND_MOMENT_DECAY * second + (1 - SECOND_MOMENT_DECAY) * update**2
         part = part + 0.1 * first / (np.sqrt(second) + TAU)
     assert np.allclose(played("adam", learning_rate=0.1), part, atol=1e-6)
+
+
+def test_adam_on_gradients_is_that_of_central_training() -> None:
+    """torch's, step by step, and after a resume."""
+    parameter = torch.nn.Parameter(torch.ones(6, dtype=torch.float64))
+    central = torch.optim.Adam([parameter], lr=0.1)
+    optimizer, part = server_optimizer("adam", size=6, gradients=True), np.ones(6, np.float32)
+    for update in UPDATES:
+        parameter.grad = -torch.from_numpy(update.astype(np.float64))
+        central.step()
+        resumed = server_optimizer("adam", size=6, gradients=True)
+        resumed.load_state(optimizer.state())
+        part, optimizer = resumed.step(part, update, 0.1), resumed
+    assert np.allclose(part, parameter.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["plain", "momentum", "adam"])
+def test_a_rounds_rate_is_times_the_learning_rate(name: str) -> None:
+    half, whole = server_optimizer(name, size=6, learning_rate=0.5), server_optimizer(name, size=6)
+    part = np.ones(6, np.float32)
+    assert np.array_equal(half.step(part, UPDATES[0]), whole.step(part, UPDATES[0], 0.5))
 
 
 def test_the_result_is_float32() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from fedft.errors import IdentityError, QuorumNotReached
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
-from fedft.privacy.events import DataIndependentRelease
+from fedft.privacy.accountant import epsilon_of
+from fedft.privacy.events import DataIndependentRelease, DistributedStep
 from fedft.secagg.context import RoundContext
 from fedft.secagg.institution import unframed
 from fedft.secagg.messages import UNMASK_LABEL, read_question, write_question
@@ -23,6 +25,7 @@ from fedft.simulation.run import play as simulate
 from fedft.update.release import Refusal
 from tests.deployment.deployed import Deployed
 from tests.federation import NAMES, OFF, adapter_of, federation, records_of
+from tests.simulation.test_distributed_runs import SHARED
 
 MASKED = "secure_aggregation.enabled=true"
 
@@ -117,6 +120,28 @@ def test_three_of_which_one_refuses_are_too_few(deployed: Deployed, tmp_path: Pa
     }
     assert deployed.refusals("west")[0] == (1, "policy")
     assert not deployed.questions
+
+
+def test_agents_add_their_shares_of_the_noise_and_charge_the_sum(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(rehearse, "_may_choose_users", lambda: False)
+    config = federation(tmp_path / "data", *SHARED)
+    members = Deployed(tmp_path / "all", config)
+    try:
+        members.play(tmp_path / "run")
+        assert all(record["updates"] == sorted(NAMES) for record in records_of(tmp_path / "run"))
+        for name in NAMES:
+            charges = [event for event in members.charges(name) if isinstance(event, DistributedStep)]
+            assert [event.least_honest for event in charges] == [2, 2]
+            assert epsilon_of(charges, 1e-3) <= 8.0
+        file = members.policy_file("west")
+        file.write_text(file.read_text().replace("distributed_against = 0", "# distributed_against = 0"))
+        members.start_again("west")
+        members.begin(tmp_path / "again", federation(tmp_path / "data", *SHARED, "federation.rounds=4"))
+        with pytest.raises(QuorumNotReached):
+            members.play(tmp_path / "again")
+        assert members.refusals("west")[0] == (1, "policy")
+    finally:
+        members.close()
 
 
 def test_a_policy_that_requires_masks_refuses_a_run_without(deployed: Deployed, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from fedft.config import InstitutionPolicy, parse_policy, policy_template
 from fedft.deployment.policy import dataset_for, model_for, require_allowed, require_noise
 from fedft.errors import PolicyError
+from fedft.secagg.context import RoundContext
 from tests.rounds.test_plan import PLAN
 
 BASE = "c" * 64
@@ -73,6 +74,25 @@ def test_a_plan_that_masks_is_allowed_where_it_is_required() -> None:
         require_allowed(policy, terms, replace(PLANNED, masking="{}"))
 
 
+SHARED: dict[str, Any] = {
+    "privacy": {**TERMS["privacy"], "mode": "distributed", "max_units": 100, "colluding": None},
+    "secure_aggregation.enabled": True,
+}
+"""Noise in shares, among four of which three are needed: one may collude."""
+
+
+def context_text(members: int = 4) -> str:
+    names = sorted(f"m{number}" for number in range(members))
+    return RoundContext(
+        run="run/1", round=1, adapter_digest="a" * 64, keys_digest="b" * 64, limits=dict.fromkeys(names, 9), size=5,
+        ring_bits=16, fraction_bits=0, threshold=2 * members // 3 + 1,
+    ).to_bytes().decode()  # fmt: skip
+
+
+def with_colluding(found: object) -> dict[str, Any]:
+    return {**SHARED, "privacy": {**SHARED["privacy"], "colluding": found}}
+
+
 Case = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]
 REFUSED: dict[str, Case] = {
     # name: changes of the policy, of the terms, of the plan, and the line that says no
@@ -122,6 +142,29 @@ REFUSED: dict[str, Case] = {
         {"allow__secure_aggregation": "required"}, {}, {"masking": "{}"}, "agree on secure aggregation",
     ),
     "secure aggregation as text": ({}, {"secure_aggregation.enabled": "false"}, {}, "agree on secure aggregation"),
+    "noise in shares": ({}, SHARED, {"masking": context_text()}, "allow.distributed_against does not let it pass"),
+    "noise in shares without masks": (
+        {"allow__distributed_against": 1}, {**SHARED, "secure_aggregation.enabled": False}, {},
+        "expected masked updates with privacy.mode .distributed",
+    ),
+    "noise in shares against fewer": (
+        {"allow__distributed_against": 1}, with_colluding(0), {"masking": context_text()},
+        "holds with 1 to 1 institutions .* allow.distributed_against = 1 .* found 0",
+    ),
+    "noise in shares against more than masks bear": (
+        {"allow__distributed_against": 0}, with_colluding(2), {"masking": context_text()},
+        "holds with 0 to 1 .* found 2",
+    ),
+    "noise in shares against more than so few bear": (
+        {"allow__distributed_against": 2}, SHARED, {"masking": context_text()}, "holds with 2 to 1 .* found 1",
+    ),
+    "noise in shares against a word": (
+        {"allow__distributed_against": 0}, with_colluding("0"), {"masking": context_text()}, "found .0.",
+    ),
+    "noise in shares above the cap": (
+        {"allow__distributed_against": 1}, {**SHARED, "privacy": {**SHARED["privacy"], "epsilon": 9.0}},
+        {"masking": context_text()}, "datasets.notes.epsilon = 8",
+    ),
     "metrics": ({}, {"metrics": ["loss", "accuracy"]}, {}, r"found .metrics.: \[release\]"),
     "an evaluation here": ({}, {"evaluation": {"every": 1}}, {}, r"found .evaluation.: \[release\]"),
     "a release": ({}, {"release": {"unprotected": ["update"]}}, {}, r"found .release.: \[release\]"),
@@ -143,6 +186,10 @@ ALLOWED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "less than the cap": ({}, {"privacy.epsilon": 1.0, "privacy.delta": 1e-9}, {}),
     "privacy off where it may be": ({"release__unprotected": ["update"]}, {"privacy": OFF, "data.unit": None}, {}),
     "a private Fisher where it may be": ({"release__private_fisher": True}, {"continual": PRIVATE_EWC}, {}),
+    "noise in shares that may be": ({"allow__distributed_against": 1}, SHARED, {"masking": context_text()}),
+    "noise in shares against all that masks bear": (
+        {"allow__distributed_against": 0}, with_colluding(1), {"masking": context_text()},
+    ),
     "EWC with public rows": ({}, {"continual": {"method": "ewc", "fisher": "public"}}, {}),
     "another method that may be": (
         {"allow__aggregations": ["fedavg"]}, {"aggregation.method": "fedavg"}, {"roles": ("lora_A", "lora_B", "head")},

@@ -18,6 +18,8 @@ from fedft.errors import ConfigError, NonFiniteUpdate, UnreachableEpsilon, Updat
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.distributed import (
     DistributedPlan,
+    calibrate_distributed,
+    largest_gap,
     local_epsilon,
     most_draws,
     noisy_share,
@@ -34,9 +36,10 @@ Masses = npt.NDArray[np.float64]
 
 
 def plan_of(**changes: object) -> DistributedPlan:
+    noise = calibrate_distributed(epsilon=3.0, delta=1e-5, sampling_rate=0.1, steps=20)
     options: dict[str, object] = {
-        "epsilon": 3.0, "delta": 1e-5, "sampling_rate": 0.1, "steps": 20, "units": UNITS, "least_honest": 2,
-        "clip_norm": 1.0, "size": 5000, "ring_bits": 32,
+        "noise_multiplier": noise, "sampling_rate": 0.1, "units": UNITS, "least_honest": 2, "clip_norm": 1.0,
+        "size": 5000, "ring_bits": 32,
     }  # fmt: skip
     return plan_distributed(**{**options, **changes})  # type: ignore[arg-type]
 
@@ -127,11 +130,16 @@ def test_a_share_is_the_sum_plus_noise_without_bias() -> None:
 
 def test_a_plan_stays_within_its_budget_and_its_ring() -> None:
     for ring_bits, epsilon in product((24, 32), (1.0, 3.0, 8.0)):
-        plan = plan_of(epsilon=epsilon, ring_bits=ring_bits)
+        noise = calibrate_distributed(epsilon=epsilon, delta=1e-5, sampling_rate=0.1, steps=20)
+        plan = plan_of(noise_multiplier=noise, ring_bits=ring_bits)
         assert epsilon_of([plan.event(20)], 1e-5) <= epsilon
         assert epsilon_of([plan.event()] * 20, 1e-5) <= epsilon
         assert sum(plan.limits.values()) <= 2 ** (ring_bits - 1) - 1
-        assert 0 < plan.gap < 2.0**-60
+        assert 0 < plan.gap < largest_gap(epsilon=epsilon, delta=1e-5, steps=20) < 2.0**-40
+        assert (
+            epsilon_of([replace(plan.event(20), gap=largest_gap(epsilon=epsilon, delta=1e-5, steps=20))], 1e-5)
+            <= epsilon
+        )
 
 
 def test_its_noise_is_hardly_more_than_a_central_trainings_and_alone_it_is_far_less() -> None:
@@ -181,7 +189,7 @@ def test_plans_that_cannot_be_kept_are_refused(changes: dict[str, object], words
 
 def test_an_epsilon_that_nothing_reaches_is_said() -> None:
     with pytest.raises(UnreachableEpsilon):
-        plan_of(epsilon=1.0, other=(GaussianRelease(0.5),))
+        calibrate_distributed(epsilon=1.0, delta=1e-5, sampling_rate=0.1, steps=20, other=(GaussianRelease(0.5),))
 
 
 def test_what_is_no_vector_of_the_plan_leaves_no_share() -> None:

@@ -13,8 +13,9 @@ import fedft.rounds.institution
 from fedft.errors import ConfigError
 from fedft.ledger.store import Ledger
 from fedft.privacy.events import DpSgdRound, UnprotectedRelease
-from fedft.rounds.institution import Guarantee, Institution
+from fedft.rounds.institution import Institution
 from fedft.rounds.plan import RoundRequest
+from fedft.rounds.terms import Guarantee
 from fedft.simulation.setup import Setup
 from fedft.training.local import train_locally
 from fedft.update.envelope import open_envelope

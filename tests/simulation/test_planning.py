@@ -14,7 +14,7 @@ from fedft.assembly.planning import guarantee_of
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import calibrate, epsilon_of
 from fedft.privacy.events import DpSgdRound, GaussianRelease
-from fedft.rounds.institution import Guarantee
+from fedft.rounds.terms import Guarantee
 from fedft.simulation.planning import plan_of
 from fedft.simulation.run import play
 from fedft.simulation.setup import Setup

@@ -9,7 +9,7 @@ import pytest
 
 from fedft.assembly.coordinator import GENERAL
 from fedft.errors import ConfigError, DataError
-from fedft.rounds.institution import TrainingTerms
+from fedft.rounds.terms import TrainingTerms
 from fedft.simulation.setup import Setup
 from tests.federation import BATCH, NAMES, ROWS, federation, rows_of
 from tests.tiny import classification_rows, tiny_llama, write_jsonl
