@@ -30,7 +30,7 @@ from fedft.privacy.events import DataIndependentRelease
 from fedft.rounds.masking import MaskingTerms, run_of
 from fedft.rounds.plan import RoundPlan
 from fedft.secagg.context import Identities, RoundContext, read_object
-from fedft.secagg.encoding import FixedPoint, Uniform
+from fedft.secagg.encoding import FixedPoint, Words
 from fedft.secagg.graph import LEAST_COHORT
 from fedft.secagg.institution import Institution, Step, unframed
 from fedft.secagg.messages import MAX_UNMASK_HEAD, question_place
@@ -128,7 +128,7 @@ class Member:
         self._machine.require(context)
         return Masked(self, context, encoding)
 
-    def release(self, delta: AdapterVector, masked: Masked, intent: Intent, uniform: Uniform) -> tuple[bytes, int]:
+    def release(self, delta: AdapterVector, masked: Masked, intent: Intent, words: Words) -> tuple[bytes, int]:
         """What may be sent of an update, from the ledger, and how many of its values the range cut off."""
         with self._timed():
             payload = release_masked(
@@ -136,7 +136,7 @@ class Member:
                 intent=intent,
                 run=run_of(masked.context.run),
                 round=masked.context.round,
-                encode=lambda values: masked.encoding.encode(values, self.name, uniform),
+                encode=lambda values: masked.encoding.encode(values, self.name, words),
                 mask=lambda values: self._machine.upload(masked.context, values),
                 bound=masked.encoding.bound,
             )
