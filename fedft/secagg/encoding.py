@@ -94,17 +94,18 @@ class FixedPoint:
                 f"expected values within {self.bound:g}, found a larger one: clip the update before it is encoded, or "
                 "raise the range of secure aggregation"
             )
-        scale = math.ldexp(self._scale(name), _CHANCE_BITS)
+        scale = _factor(math.ldexp(self._scale(name), _CHANCE_BITS), vector.dtype)
         wide = np.int32 if self.limits[name] < 1 << 31 - _CHANCE_BITS else np.int64
         encoded = np.empty(vector.size, dtype=np.int32)
         for start in range(0, vector.size, _BLOCK):
-            exact = vector[start : start + _BLOCK].astype(np.float64)
-            exact *= scale
+            exact = vector[start : start + _BLOCK] * scale
             below = np.floor(exact)
             sums: npt.NDArray[Any] = below.astype(wide)
             sums += words(-(-sums.size // 4)).view(np.uint16)[: sums.size]
             (close,) = np.nonzero(sums & 0xFFFF == 0xFFFF)
-            sums[close] += (words(close.size) >> np.uint64(11)) * 2.0**-53 < exact[close] - below[close]
+            sums[close] += (words(close.size) >> np.uint64(11)) * 2.0**-53 < exact[close] - below[close].astype(
+                np.float64
+            )
             np.right_shift(sums, _CHANCE_BITS, out=encoded[start : start + _BLOCK], casting="same_kind")
         return encoded
 
@@ -114,6 +115,13 @@ class FixedPoint:
 
     def _scale(self, name: str) -> float:
         return math.ldexp(self.weights[name], self.fraction_bits)
+
+
+def _factor(scale: float, dtype: np.dtype[Any]) -> np.float32 | np.float64:
+    """In float32 only for a float32 vector that it leaves exact: a power of two."""
+    mantissa, exponent = math.frexp(scale)
+    exact = dtype == np.float32 and mantissa == 0.5 and abs(exponent) < 100
+    return np.float32(scale) if exact else np.float64(scale)
 
 
 def to_ring(values: Encoded, ring_bits: int, limit: int) -> Ring:
@@ -159,7 +167,7 @@ def pack(residues: Ring, ring_bits: int) -> bytes | memoryview:
 
 
 def unpack(data: bytes | memoryview, size: int, ring_bits: int) -> Ring:
-    """What pack wrote. Raises UpdateError for another length, or bits set after the last value."""
+    """What pack wrote, of 16 and 32 bits without a copy. Raises UpdateError for another length, or bits after it."""
     if len(data) != packed_bytes(size, ring_bits):
         raise UpdateError(
             f"expected {packed_bytes(size, ring_bits)} bytes for {size} values of {ring_bits} bits, found {len(data)}: "
@@ -167,8 +175,7 @@ def unpack(data: bytes | memoryview, size: int, ring_bits: int) -> Ring:
         )
     residues, found = ring_zeros(size, ring_bits), np.frombuffer(data, dtype=np.uint8)
     if ring_bits == 8 * residues.itemsize:
-        residues[:] = found.view(residues.dtype)
-        return residues
+        return found.view(residues.dtype)
     used = size * ring_bits % 8
     if used and data[-1] >> used:
         raise UpdateError("expected zeros after the last value, found others: pack it as docs/SPEC.md says")

@@ -113,7 +113,10 @@ def test_rounding_is_unbiased() -> None:
 
 
 @pytest.mark.parametrize("ring_bits", [16, 32])
-def test_the_mean_of_all_roundings_is_the_number(ring_bits: int) -> None:
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_the_mean_of_all_roundings_is_the_number(
+    ring_bits: int, precision: type[np.float32] | type[np.float64]
+) -> None:
     """Each of the 2^16 chances once: they add up to the number in units of 2^-16, and a word decides the rest."""
     point = FixedPoint(ring_bits, ring_bits - 2, 1.0, {"a": 0.5})
     for value, last in itertools.product((0.3, -0.3, 1.0, -1.0, 0.0, 1e-9, -1e-9, -1e-30), (0, 2**62, 2**64 - 1)):
@@ -121,9 +124,22 @@ def test_the_mean_of_all_roundings_is_the_number(ring_bits: int) -> None:
         def words(n: int, last: int = last) -> npt.NDArray[np.uint64]:
             return np.arange(2**16, dtype="<u2").view("<u8") if n == 2**14 else np.full(n, last, dtype=np.uint64)
 
-        exact = Fraction(value) / 2 * 2 ** (ring_bits - 2 + 16)
-        encoded = point.encode(np.full(2**16, value), "a", words)
+        vector = np.full(2**16, value, dtype=precision)
+        exact = Fraction(float(vector[0])) / 2 * 2 ** (ring_bits - 2 + 16)
+        encoded = point.encode(vector, "a", words)
         assert encoded.sum(dtype=np.int64) == math.floor(exact) + (Fraction(last >> 11, 2**53) < exact % 1)
+
+
+def test_a_float32_vector_is_scaled_in_float64_where_float32_would_round() -> None:
+    """A third of each value; a power of two that float32 does not hold."""
+    vector = np.random.default_rng(0).uniform(-1, 1, 1000).astype(np.float32)
+    for point, scaled in (
+        (FixedPoint(32, 29, 1.0, {"a": 1 / 3}), vector),
+        (FixedPoint(32, 64, 2.0**-127, {"a": 2.0**93}), vector * np.float32(2.0**-127)),
+    ):
+        exact = np.ldexp(scaled.astype(np.float64) * point.weights["a"], point.fraction_bits)
+        encoded = point.encode(scaled, "a", lambda n: np.zeros(n, dtype=np.uint64))
+        assert np.array_equal(encoded, np.floor(exact))
 
 
 def test_each_value_is_rounded_by_chances_of_its_own() -> None:
