@@ -175,7 +175,8 @@ class Parties:
         )
         gone = set(reproducible_rng(number, "bench-secagg-lost").choice(self.names, lost, replace=False).tolist())
         collector = Coordinator(context, self.coordinator, self.identities)
-        uploads, answers, sent, reply = [], [], b"", b""
+        uploads, answers, reply = [], [], b""
+        sent: bytes | memoryview = b""
         coordinator, expected = 0.0, np.zeros(size, dtype=np.int64)
         for name in self.names:
             if name in gone:

@@ -137,7 +137,7 @@ class Member:
                 run=run_of(masked.context.run),
                 round=masked.context.round,
                 encode=lambda values: masked.encoding.encode(values, self.name, words),
-                mask=lambda values: self._machine.upload(masked.context, values),
+                mask=lambda values: bytes(self._machine.upload(masked.context, values)),
                 bound=masked.encoding.bound,
             )
         return payload, int(np.count_nonzero(np.abs(delta) > masked.encoding.bound))

@@ -103,9 +103,8 @@ class FixedPoint:
             sums: npt.NDArray[Any] = below.astype(wide)
             sums += words(-(-sums.size // 4)).view(np.uint16)[: sums.size]
             (close,) = np.nonzero(sums & 0xFFFF == 0xFFFF)
-            sums[close] += (words(close.size) >> np.uint64(11)) * 2.0**-53 < exact[close] - below[close].astype(
-                np.float64
-            )
+            rest = exact[close] - below[close].astype(np.float64)
+            sums[close] += (words(close.size) >> np.uint64(11)) * 2.0**-53 < rest
             np.right_shift(sums, _CHANCE_BITS, out=encoded[start : start + _BLOCK], casting="same_kind")
         return encoded
 

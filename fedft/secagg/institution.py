@@ -132,10 +132,10 @@ class Institution:
                 f"expected a cohort of at least {self.least_cohort}, found {len(context.cohort)}: wait for more members"
             )
 
-    def upload(self, context: RoundContext, values: Encoded) -> bytes:
+    def upload(self, context: RoundContext, values: Encoded) -> memoryview:
         """The masked vector of encoded ``values``, shape (size,), with the shares of its masks.
 
-        Asked again in the same context it returns what it stored, whatever ``values`` are.
+        It lies in what was stored. Asked again in the same context it is that again, whatever ``values`` are.
 
         Raises
         ------
@@ -147,13 +147,13 @@ class Institution:
         self.require(context)
         known = self._upload_of(context.run, context.round)
         if known is not None:
-            return bytes(known[1])
+            return known[1]
         if values.shape != (context.size,):
             raise UpdateError(f"expected {context.size} values, found shape {values.shape}: of another adapter")
-        upload = self._masked(context, to_ring(values, context.ring_bits, context.limits[self.name]))
-        described = context.to_bytes()
-        self._recorder.store(context.run, context.round, "upload", framed(described, upload))
-        return upload
+        described = framed(context.to_bytes(), b"")
+        content = self._masked(context, to_ring(values, context.ring_bits, context.limits[self.name]), described)
+        self._recorder.store(context.run, context.round, "upload", content)
+        return memoryview(content)[len(described) :]
 
     def unmask(self, run: str, round_number: int, data: bytes) -> bytes:
         """The answer to a question that names who uploaded.
@@ -189,7 +189,7 @@ class Institution:
         self._recorder.store(run, round_number, "answer", framed(named, answer))
         return answer
 
-    def _masked(self, context: RoundContext, total: Ring) -> bytes:
+    def _masked(self, context: RoundContext, total: Ring, before: bytes) -> bytes:
         neighbours = context.graph.neighbours(self.name)
         own = secure_bytes(KEY_BYTES)
         masks = {other: mask_key(self._pair(context.run, other), context.digest) for other in neighbours}
@@ -204,7 +204,7 @@ class Institution:
             for holder, shares in zip(context.graph.holders, zip(*dealt, strict=True), strict=True)
         ]
         commitments = [commitment(secret, context.digest) for secret in secrets]
-        return write_upload(context, self.name, total, commitments, packages, self._identity)
+        return write_upload(context, self.name, total, commitments, packages, self._identity, before=before)
 
     def _shares(self, context: RoundContext, question: Question) -> bytes:
         if self.name not in context.graph.holders:
