@@ -117,7 +117,7 @@ class FixedPoint:
 
 
 def _factor(scale: float, dtype: np.dtype[Any]) -> np.float32 | np.float64:
-    """In float32 only for a float32 vector that it leaves exact: a power of two."""
+    """In float32 only where a float32 vector stays exact, to 2^-149: times a power of two."""
     mantissa, exponent = math.frexp(scale)
     exact = dtype == np.float32 and mantissa == 0.5 and abs(exponent) < 100
     return np.float32(scale) if exact else np.float64(scale)
