@@ -81,16 +81,16 @@ def masks(values: int) -> dict[str, float]:
 def one_round(values: int, ring_bits: int, repeats: int) -> dict[str, float]:
     """By part; the exact sum is asserted."""
     names = [f"m{number}" for number in range(MEMBERS)]
-    point, uniform = FixedPoint.widest(ring_bits, 0.5, dict.fromkeys(names, 1.0)), SecureStream().uniform
+    point, words = FixedPoint.widest(ring_bits, 0.5, dict.fromkeys(names, 1.0)), SecureStream().words
     vector = reproducible_rng(0, "bench-secagg").normal(0.0, 1e-3, values).astype(np.float32)
     residues = ring_zeros(values, ring_bits)
     packed = pack(residues, ring_bits)
     parties = Parties(MEMBERS)
-    encoded = point.encode(vector, names[0], uniform)
+    encoded = point.encode(vector, names[0], words)
     found = parties.play(1, dict.fromkeys(parties.names, encoded), ring_bits, lost=1, silent=0)
     return {
         "fraction_bits": point.fraction_bits,
-        "encode_seconds": seconds(lambda: point.encode(vector, names[0], uniform), repeats),
+        "encode_seconds": seconds(lambda: point.encode(vector, names[0], words), repeats),
         "pack_seconds": seconds(lambda: pack(residues, ring_bits), repeats),
         "unpack_seconds": seconds(lambda: unpack(packed, values, ring_bits), repeats),
         **found,
@@ -128,7 +128,7 @@ def our_round(vector: Any, ring_bits: int, lost: int) -> dict[str, float]:
     parties = Parties(MEMBERS)
     point = FixedPoint.widest(ring_bits, 0.5, dict.fromkeys(parties.names, 1.0))
     begun = time.process_time()
-    encoded = point.encode(vector, parties.names[0], SecureStream().uniform)
+    encoded = point.encode(vector, parties.names[0], SecureStream().words)
     encode = time.process_time() - begun
     one = parties.play(1, dict.fromkeys(parties.names, encoded), ring_bits, lost=lost, silent=0)
     member = encode + float(one["upload_seconds"]) + float(one["answer_seconds"])
@@ -175,7 +175,8 @@ class Parties:
         )
         gone = set(reproducible_rng(number, "bench-secagg-lost").choice(self.names, lost, replace=False).tolist())
         collector = Coordinator(context, self.coordinator, self.identities)
-        uploads, answers, sent, reply = [], [], b"", b""
+        uploads, answers, reply = [], [], b""
+        sent: bytes | memoryview = b""
         coordinator, expected = 0.0, np.zeros(size, dtype=np.int64)
         for name in self.names:
             if name in gone:

@@ -32,6 +32,7 @@ from fedft.randomness import SecureStream, reproducible_rng, secure_bytes
 from fedft.rounds.member import Masked, Member, require_masking, stored_upload
 from fedft.rounds.plan import RoundPlan, RoundRequest, require_sent_adapter
 from fedft.rounds.terms import Guarantee, Masking, TrainingTerms
+from fedft.secagg.encoding import Words
 from fedft.training.local import LocalPlan, Mechanism, Penalty, Uniform, sum_gradients, train_locally
 from fedft.training.schedule import learning_rates
 from fedft.training.self_test import require_private
@@ -254,11 +255,11 @@ class Institution:
             intent=intent,
             recorder=self.ledger,
             encoding=plan.encoding,
-            uniform=None if plan.encoding == "float32" else self._rounding(plan),
+            uniform=None if plan.encoding == "float32" else self._rounding(plan)[0],
         )
 
     def _release_masked(self, delta: AdapterVector, plan: RoundPlan, intent: Intent, masked: Masked) -> bytes:
-        payload, cut = masked.member.release(delta, masked, intent, self._rounding(plan))
+        payload, cut = masked.member.release(delta, masked, intent, self._rounding(plan)[1])
         if self._note is not None:
             self._note(f"{plan.run}, round {plan.round}: secure_aggregation.range cut off {cut} values of the update")
         return payload
@@ -314,11 +315,13 @@ class Institution:
         torch.manual_seed(int(rng.integers(1 << 62)))
         return rng.random
 
-    def _rounding(self, plan: RoundPlan) -> Uniform:
-        """Draws for rounding an update that is not sent as float32, as ``_coin_flips``; they follow the noise."""
+    def _rounding(self, plan: RoundPlan) -> tuple[Uniform, Words]:
+        """For rounding an update that is not sent as float32: secret as ``_coin_flips``, and after the noise."""
         if self.guarantee is not None:
-            return SecureStream().uniform
-        return reproducible_rng(self.seed, "rounding", self.name, plan.round).random
+            stream = SecureStream()
+            return stream.uniform, stream.words
+        rng = reproducible_rng(self.seed, "rounding", self.name, plan.round)
+        return rng.random, rng.bit_generator.random_raw
 
     def _task_data(self, plan: RoundPlan) -> EncodedDataSet:
         if plan.task not in self.data:

@@ -33,7 +33,7 @@ from fedft.randomness import SecureStream
 from fedft.rounds.masking import GradientCode, MaskingTerms, SumCode, UpdateCode, run_of
 from fedft.rounds.plan import RoundPlan
 from fedft.secagg.context import Identities, RoundContext, read_object
-from fedft.secagg.encoding import Uniform
+from fedft.secagg.encoding import Words
 from fedft.secagg.graph import LEAST_COHORT
 from fedft.secagg.institution import Institution, Step, unframed
 from fedft.secagg.messages import MAX_UNMASK_HEAD, question_place
@@ -136,7 +136,7 @@ class Member:
         self._machine.require(context)
         return Masked(self, context, code)
 
-    def release(self, delta: AdapterVector, masked: Masked, intent: Intent, uniform: Uniform) -> tuple[bytes, int]:
+    def release(self, delta: AdapterVector, masked: Masked, intent: Intent, words: Words) -> tuple[bytes, int]:
         """What may be sent of an update, from the ledger, and how many of its values the range cut off.
 
         Raises ConfigError in a round of gradients, whose noise it would lack.
@@ -150,8 +150,8 @@ class Member:
                 intent=intent,
                 run=run_of(masked.context.run),
                 round=masked.context.round,
-                encode=lambda values: point.encode(values, self.name, uniform),
-                mask=lambda values: self._machine.upload(masked.context, values),
+                encode=lambda values: point.encode(values, self.name, words),
+                mask=lambda values: bytes(self._machine.upload(masked.context, values)),
                 bound=point.bound,
             )
         return payload, int(np.count_nonzero(np.abs(delta) > point.bound))
@@ -169,7 +169,7 @@ class Member:
                 intent=intent,
                 run=run_of(masked.context.run),
                 round=masked.context.round,
-                mask=lambda values: self._machine.upload(masked.context, values),
+                mask=lambda values: bytes(self._machine.upload(masked.context, values)),
             )
 
     def place(self, question: bytes) -> tuple[str, int]:

@@ -69,7 +69,7 @@ class Coordinator:
         self._answers = _Answers()
         self._finished = False
 
-    def add_upload(self, name: str, data: bytes) -> None:
+    def add_upload(self, name: str, data: bytes | memoryview) -> None:
         """Check the upload of ``name`` and add its vector. After an error the sum is as it was.
 
         Raises StaleUpdate for a second one, and after the set is named; else as read_upload.

@@ -3,7 +3,12 @@
 Guarantees (docs/SPEC.md, "Encoding"):
 - A FixedPoint exists only if the sum of all members' limits is at most 2^(ring_bits-1) - 1: the sum of any of their
   encoded vectors is then the residue nearest to 0, exactly.
-- Rounding is unbiased: E[encode(x)] = weight·x·2^fraction_bits, for |x| <= bound. A value beyond raises.
+- Rounding is unbiased: E[encode(x)] = weight·x·2^fraction_bits up to 2^-68, the product taken in float64, for
+  |x| <= bound. A value beyond raises.
+
+How: weight·x·2^fraction_bits·2^16 = z + r, z whole, 0 <= r < 1. With h uniform of 16 bits, ⌊(z + h)/2^16⌋ has the mean
+z/2^16. Where the last 16 bits of z + h are all ones, probability 2^-16, one is added with probability r, from a word of
+its own: r/2^16 on the mean. So a value takes 16 random bits, and is rounded as well as by 69.
 
 update/encoding.py does the same for a coordinator that sees every update: 40 fraction bits in 64, to the nearest. That
 does not fit a ring of 32 bits; but a sum from here, shifted by 40 - fraction_bits, is one of there, exactly.
@@ -26,7 +31,9 @@ LEAST_BITS, MOST_BITS = 16, 32
 _BLOCK = 1 << 16
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
-Uniform = Callable[[int], npt.NDArray[np.float64]]
+Encoded = npt.NDArray[np.signedinteger[Any]]
+Words = Callable[[int], npt.NDArray[np.uint64]]
+_CHANCE_BITS = 16
 
 
 def require_no_wrap(ring_bits: int, limits: Mapping[str, int]) -> None:
@@ -74,8 +81,8 @@ class FixedPoint:
         """The largest |encoded value| of each member."""
         return {name: math.ceil(self._scale(name) * self.bound) for name in self.weights}
 
-    def encode(self, vector: Floats, name: str, uniform: Uniform) -> Integers:
-        """⌊weight·x·2^fraction_bits + u⌋, shape (d,); uniform: n -> n draws from [0, 1).
+    def encode(self, vector: Floats, name: str, words: Words) -> npt.NDArray[np.int32]:
+        """⌊weight·x·2^fraction_bits + u⌋ with u uniform in [0, 1), shape (d,); words: n -> n uniform words of 64 bits.
 
         Raises NonFiniteUpdate, UpdateTooLarge beyond the bound.
         """
@@ -87,14 +94,18 @@ class FixedPoint:
                 f"expected values within {self.bound:g}, found a larger one: clip the update before it is encoded, or "
                 "raise the range of secure aggregation"
             )
-        encoded = np.empty(vector.size, dtype=np.int64)
-        scale = self._scale(name)
+        scale = _factor(math.ldexp(self._scale(name), _CHANCE_BITS), vector.dtype)
+        wide = np.int32 if self.limits[name] < 1 << 31 - _CHANCE_BITS else np.int64
+        encoded = np.empty(vector.size, dtype=np.int32)
         for start in range(0, vector.size, _BLOCK):
-            part = vector[start : start + _BLOCK].astype(np.float64) * scale
-            below = np.floor(part)
-            part -= below
-            below += uniform(part.size) < part
-            encoded[start : start + _BLOCK] = below.astype(np.int64)
+            exact = vector[start : start + _BLOCK] * scale
+            below = np.floor(exact)
+            sums: npt.NDArray[Any] = below.astype(wide)
+            sums += words(-(-sums.size // 4)).view(np.uint16)[: sums.size]
+            (close,) = np.nonzero(sums & 0xFFFF == 0xFFFF)
+            rest = exact[close] - below[close].astype(np.float64)
+            sums[close] += (words(close.size) >> np.uint64(11)) * 2.0**-53 < rest
+            np.right_shift(sums, _CHANCE_BITS, out=encoded[start : start + _BLOCK], casting="same_kind")
         return encoded
 
     def decode(self, total: Integers) -> npt.NDArray[np.float64]:
@@ -105,72 +116,100 @@ class FixedPoint:
         return math.ldexp(self.weights[name], self.fraction_bits)
 
 
-def to_ring(values: Integers, ring_bits: int, limit: int) -> Ring:
+def _factor(scale: float, dtype: np.dtype[Any]) -> np.float32 | np.float64:
+    """In float32 only where a float32 vector stays exact, to 2^-149: times a power of two."""
+    mantissa, exponent = math.frexp(scale)
+    exact = dtype == np.float32 and mantissa == 0.5 and abs(exponent) < 100
+    return np.float32(scale) if exact else np.float64(scale)
+
+
+def to_ring(values: Encoded, ring_bits: int, limit: int) -> Ring:
     """Residues of ``values``. Raises UpdateTooLarge for one beyond ``limit``."""
-    if values.size and max(int(values.max()), -int(values.min())) > limit:
-        raise UpdateTooLarge(
-            f"expected encoded values within {limit}, found a larger one: the sum could wrap; nothing was sent"
-        )
     residues = ring_zeros(values.size, ring_bits)
-    residues[:] = values.astype(residues.dtype)
+    for start in range(0, values.size, _BLOCK):
+        part = values[start : start + _BLOCK]
+        if _largest(part) > limit:
+            raise UpdateTooLarge(
+                f"expected encoded values within {limit}, found a larger one: the sum could wrap; nothing was sent"
+            )
+        residues[start : start + _BLOCK] = part
     return residues
 
 
 def from_ring(residues: Ring, ring_bits: int, limit: int) -> Integers:
     """The integers nearest to 0. Raises UpdateError for one beyond ``limit``, the sum of the senders' limits."""
-    values = residues.astype(np.int64)
-    values &= (1 << ring_bits) - 1
-    values[values >= 1 << (ring_bits - 1)] -= 1 << ring_bits
-    if values.size and max(int(values.max()), -int(values.min())) > limit:
+    unused = 8 * residues.itemsize - ring_bits
+    values = (residues << unused if unused else residues).view(f"<i{residues.itemsize}")
+    values = values >> unused if unused else values
+    if _largest(values) > limit:
         raise UpdateError(
             f"expected a sum within {limit}, found a value beyond: an institution sent what is out of its range, or "
             "other masks than it committed to; the round is void"
         )
-    return values
+    return values.astype(np.int64)
+
+
+def _largest(values: Encoded) -> int:
+    return max(int(values.max()), -int(values.min())) if values.size else 0
 
 
 def packed_bytes(size: int, ring_bits: int) -> int:
     return -(-size * ring_bits // 8)
 
 
-def pack(residues: Ring, ring_bits: int) -> bytes:
-    """Value e in bits e·ring_bits and up, least significant bit of each byte first."""
+def pack(residues: Ring, ring_bits: int) -> bytes | memoryview:
+    """Value e in bits e·ring_bits and up, least significant bit of each byte first; of 16 and 32 bits no copy."""
     if ring_bits == 8 * residues.itemsize:
-        return residues.tobytes()
-    groups = np.zeros((-(-residues.size // 8), 8), dtype=np.uint64)
-    groups.ravel()[: residues.size] = residues
-    groups &= np.uint64((1 << ring_bits) - 1)
-    packed = np.zeros((len(groups), ring_bits), dtype=np.uint8)
-    for column in range(8):
-        first, shift = divmod(column * ring_bits, 8)
-        shifted = groups[:, column] << np.uint64(shift)
-        for byte in range(first, min(first + 5, ring_bits)):
-            packed[:, byte] |= (shifted >> np.uint64(8 * (byte - first))).astype(np.uint8)
-    return packed.tobytes()[: packed_bytes(residues.size, ring_bits)]
+        return residues.data.cast("B")
+    blocks = range(0, residues.size, _BLOCK)  # each but the last fills whole words
+    return b"".join(_pack_block(residues[start : start + _BLOCK], ring_bits) for start in blocks)
 
 
 def unpack(data: bytes | memoryview, size: int, ring_bits: int) -> Ring:
-    """What pack wrote. Raises UpdateError for another length, or bits set after the last value."""
+    """What pack wrote, of 16 and 32 bits without a copy. Raises UpdateError for another length, or bits after it."""
     if len(data) != packed_bytes(size, ring_bits):
         raise UpdateError(
             f"expected {packed_bytes(size, ring_bits)} bytes for {size} values of {ring_bits} bits, found {len(data)}: "
             "a vector of another length or ring"
         )
-    residues = ring_zeros(size, ring_bits)
+    residues, found = ring_zeros(size, ring_bits), np.frombuffer(data, dtype=np.uint8)
     if ring_bits == 8 * residues.itemsize:
-        residues[:] = np.frombuffer(data, dtype=residues.dtype)
-        return residues
+        return found.view(residues.dtype)
     used = size * ring_bits % 8
     if used and data[-1] >> used:
         raise UpdateError("expected zeros after the last value, found others: pack it as docs/SPEC.md says")
-    packed = np.zeros((-(-size // 8), ring_bits), dtype=np.uint8)
-    packed.ravel()[: len(data)] = np.frombuffer(data, dtype=np.uint8)
-    for column in range(8):
-        first, shift = divmod(column * ring_bits, 8)
-        value = np.zeros(len(packed), dtype=np.uint64)
-        for byte in range(first, min(first + 5, ring_bits)):
-            value |= packed[:, byte].astype(np.uint64) << np.uint64(8 * (byte - first))
-        value >>= np.uint64(shift)
-        value &= np.uint64((1 << ring_bits) - 1)
-        residues[column::8] = value[: len(residues[column::8])].astype(residues.dtype)
+    for start in range(0, size, _BLOCK):
+        part = residues[start : start + _BLOCK]
+        _unpack_block(found[start * ring_bits // 8 :][: packed_bytes(part.size, ring_bits)], part, ring_bits)
     return residues
+
+
+def _pack_block(residues: Ring, ring_bits: int) -> bytes:
+    values, packed = _whole_words(residues.size, ring_bits)
+    values.ravel()[: residues.size] = residues
+    values &= (1 << ring_bits) - 1
+    for column, value in enumerate(values.T):
+        word, shift = divmod(column * ring_bits, 32)
+        packed[:, word] |= value << shift
+        if shift + ring_bits > 32:
+            packed[:, word + 1] |= value >> (32 - shift)
+    return packed.tobytes()[: packed_bytes(residues.size, ring_bits)]
+
+
+def _unpack_block(data: npt.NDArray[np.uint8], residues: Ring, ring_bits: int) -> None:
+    values, packed = _whole_words(residues.size, ring_bits)
+    packed.view(np.uint8).ravel()[: data.size] = data
+    for column, value in enumerate(values.T):
+        word, shift = divmod(column * ring_bits, 32)
+        value |= packed[:, word] >> shift
+        if shift + ring_bits > 32:
+            value |= packed[:, word + 1] << (32 - shift)
+    values &= (1 << ring_bits) - 1
+    residues[:] = values.ravel()[: residues.size]
+
+
+def _whole_words(size: int, ring_bits: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Zeros for values and for packed words of 32 bits, in rows where so many values fill so many words."""
+    common = math.gcd(ring_bits, 32)
+    rows = -(-size * common // 32)
+    return np.zeros((rows, 32 // common), dtype="<u4"), np.zeros((rows, ring_bits // common), dtype="<u4")

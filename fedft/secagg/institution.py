@@ -18,7 +18,7 @@ from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.randomness import secure_bytes
 from fedft.secagg.context import Identities, KeyList, RoundContext, read_keys, require_keys, require_run, write_key
-from fedft.secagg.encoding import Integers, to_ring
+from fedft.secagg.encoding import Encoded, to_ring
 from fedft.secagg.graph import LEAST_COHORT
 from fedft.secagg.key_agreement import AgreementKey, commitment, mask_key, open_shares, pair_key, seal_shares
 from fedft.secagg.masking import KEY_BYTES, Ring, add_masks
@@ -132,10 +132,10 @@ class Institution:
                 f"expected a cohort of at least {self.least_cohort}, found {len(context.cohort)}: wait for more members"
             )
 
-    def upload(self, context: RoundContext, values: Integers) -> bytes:
+    def upload(self, context: RoundContext, values: Encoded) -> memoryview:
         """The masked vector of encoded ``values``, shape (size,), with the shares of its masks.
 
-        Asked again in the same context it returns what it stored, whatever ``values`` are.
+        It lies in what was stored. Asked again in the same context it is that again, whatever ``values`` are.
 
         Raises
         ------
@@ -150,10 +150,10 @@ class Institution:
             return known[1]
         if values.shape != (context.size,):
             raise UpdateError(f"expected {context.size} values, found shape {values.shape}: of another adapter")
-        upload = self._masked(context, to_ring(values, context.ring_bits, context.limits[self.name]))
-        described = context.to_bytes()
-        self._recorder.store(context.run, context.round, "upload", framed(described, upload))
-        return upload
+        described = framed(context.to_bytes(), b"")
+        content = self._masked(context, to_ring(values, context.ring_bits, context.limits[self.name]), described)
+        self._recorder.store(context.run, context.round, "upload", content)
+        return memoryview(content)[len(described) :]
 
     def unmask(self, run: str, round_number: int, data: bytes) -> bytes:
         """The answer to a question that names who uploaded.
@@ -189,7 +189,7 @@ class Institution:
         self._recorder.store(run, round_number, "answer", framed(named, answer))
         return answer
 
-    def _masked(self, context: RoundContext, total: Ring) -> bytes:
+    def _masked(self, context: RoundContext, total: Ring, before: bytes) -> bytes:
         neighbours = context.graph.neighbours(self.name)
         own = secure_bytes(KEY_BYTES)
         masks = {other: mask_key(self._pair(context.run, other), context.digest) for other in neighbours}
@@ -204,7 +204,7 @@ class Institution:
             for holder, shares in zip(context.graph.holders, zip(*dealt, strict=True), strict=True)
         ]
         commitments = [commitment(secret, context.digest) for secret in secrets]
-        return write_upload(context, self.name, total, commitments, packages, self._identity)
+        return write_upload(context, self.name, total, commitments, packages, self._identity, before=before)
 
     def _shares(self, context: RoundContext, question: Question) -> bytes:
         if self.name not in context.graph.holders:
@@ -220,12 +220,12 @@ class Institution:
             chosen += [own, *(by_neighbour[other] for other in dropped[name])]
         return b"".join(map(to_bytes, chosen))
 
-    def _upload_of(self, run: str, round_number: int) -> tuple[RoundContext, bytes] | None:
+    def _upload_of(self, run: str, round_number: int) -> tuple[RoundContext, memoryview] | None:
         content = self._recorder.stored(run, round_number, "upload")
         if content is None:
             return None
-        described, upload = unframed(content)
-        return RoundContext.from_bytes(described), upload
+        end = 4 + int.from_bytes(content[:4], "big")
+        return RoundContext.from_bytes(content[4:end]), memoryview(content)[end:]
 
     def _own_key(self, run: str) -> AgreementKey:
         if run not in self._agreement:

@@ -62,14 +62,17 @@ def write_upload(
     commitments: Sequence[bytes],
     packages: Sequence[bytes],
     identity: PrivateKey,
+    *,
+    before: bytes = b"",
 ) -> bytes:
+    """The upload, behind ``before``: so that what is stored is made in one piece."""
     packed, rest = pack(vector, context.ring_bits), b"".join((*commitments, *packages))
     digests = {"rest": hashlib.sha256(rest).hexdigest(), "vector": hashlib.sha256(packed).hexdigest()}
     head = seal(UPLOAD_LABEL, canonical({**_place(context, UPLOAD_LABEL), **digests, "institution": name}), identity)
-    return b"".join((UPLOAD_MAGIC, len(head).to_bytes(4, "big"), head, packed, rest))
+    return b"".join((before, UPLOAD_MAGIC, len(head).to_bytes(4, "big"), head, packed, rest))
 
 
-def read_upload(data: bytes, context: RoundContext, name: str, key: PublicKey) -> Upload:
+def read_upload(data: bytes | memoryview, context: RoundContext, name: str, key: PublicKey) -> Upload:
     """The upload of ``name``. Raises UpdateError, IdentityError or StaleUpdate, before the vector is touched."""
     head, body = _split(data, UPLOAD_MAGIC, MAX_UPLOAD_HEAD)
     digests = read_upload_head(head, context, name, key)
@@ -235,11 +238,11 @@ def _joined(magic: bytes, fields: Mapping[str, Any], body: bytes) -> bytes:
     return b"".join((magic, len(head).to_bytes(4, "big"), head, body))
 
 
-def _split(data: bytes, magic: bytes, limit: int) -> tuple[bytes, memoryview]:
+def _split(data: bytes | memoryview, magic: bytes, limit: int) -> tuple[bytes, memoryview]:
     length = int.from_bytes(data[8:12], "big")
     if data[:8] != magic or length > limit or len(data) < 12 + length:
         raise UpdateError(f"expected {magic.decode()} and a head within {limit} bytes, found something else: resend it")
-    return data[12 : 12 + length], memoryview(data)[12 + length :]
+    return bytes(data[12 : 12 + length]), memoryview(data)[12 + length :]
 
 
 def _object(data: bytes) -> dict[str, Any]:

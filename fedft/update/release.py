@@ -18,7 +18,7 @@ import numpy as np
 
 from fedft import errors
 from fedft.errors import LedgerCorrupt, LedgerError, NonFiniteUpdate, UpdateError
-from fedft.secagg.encoding import Integers
+from fedft.secagg.encoding import Encoded
 from fedft.types import AdapterVector
 from fedft.update.envelope import open_header, require_identity, seal
 from fedft.update.wire import Encoding, Uniform
@@ -116,8 +116,8 @@ def release_masked(
     round: int,
     intent: IntentLike,
     bound: float,
-    encode: Callable[[AdapterVector], Integers],
-    mask: Callable[[Integers], bytes],
+    encode: Callable[[AdapterVector], Encoded],
+    mask: Callable[[Encoded], bytes],
 ) -> bytes:
     """Check, cut off beyond ``bound``, encode, mask, and return what may be sent.
 
@@ -142,7 +142,7 @@ def release_masked(
 
 
 def release_share(
-    values: Integers, *, run: str, round: int, intent: IntentLike, mask: Callable[[Integers], bytes]
+    values: Encoded, *, run: str, round: int, intent: IntentLike, mask: Callable[[Encoded], bytes]
 ) -> bytes:
     """Mask integers that carry their share of the noise already (privacy/distributed.py); return what may be sent.
 

@@ -71,7 +71,7 @@ def values_of(context: RoundContext, name: str, seed: int) -> Integers:
 
 
 def uploads(cohort: Cohort, context: RoundContext, names: Collection[str], seed: int = 0) -> dict[str, bytes]:
-    return {name: cohort.members[name].upload(context, values_of(context, name, seed)) for name in names}
+    return {name: bytes(cohort.members[name].upload(context, values_of(context, name, seed))) for name in names}
 
 
 def plain_sum(context: RoundContext, names: Collection[str], seed: int = 0) -> Integers:

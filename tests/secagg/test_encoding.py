@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from fedft.randomness import SecureStream
 from fedft.secagg.encoding import FixedPoint, from_ring, pack, packed_bytes, require_no_wrap, to_ring, unpack
 from fedft.update import encoding as update_encoding
 
-UNIFORM = SecureStream().uniform
+WORDS = SecureStream().words
 bits = st.integers(16, 32)
 
 
@@ -28,6 +31,15 @@ def test_what_is_packed_is_unpacked(ring_bits: int, size: int, seed: int) -> Non
     number = sum(int(value) << ring_bits * place for place, value in enumerate(values))
     assert data == number.to_bytes(len(data), "little")
     assert unpack(data, size, ring_bits).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("ring_bits", [16, 17, 20, 24, 31, 32])
+def test_blocks_are_packed_without_a_seam(ring_bits: int) -> None:
+    values = np.random.default_rng(ring_bits).integers(0, 2**ring_bits, 2 * 2**16 + 37)
+    data = pack(to_ring(values, ring_bits, 2**ring_bits), ring_bits)
+    bits = (values[:, None] >> np.arange(ring_bits)) & 1
+    assert data == np.packbits(bits.astype(np.uint8).ravel(), bitorder="little").tobytes()
+    assert np.array_equal(unpack(data, values.size, ring_bits), values)
 
 
 @pytest.mark.parametrize(("size", "length"), [(3, 7), (3, 9), (0, 1), (4, 8)])
@@ -54,7 +66,7 @@ def test_the_sum_of_a_cohort_at_its_limits_does_not_wrap(
         return
     rng = np.random.default_rng(seed)
     vector = np.concatenate([[bound, -bound], rng.uniform(-bound, bound, 5)])
-    encoded = {name: point.encode(vector, name, UNIFORM) for name in named}
+    encoded = {name: point.encode(vector, name, WORDS) for name in named}
     expected = sum(encoded.values(), np.zeros(7, dtype=np.int64))
     total = sum(
         (to_ring(values, ring_bits, point.limits[name]) for name, values in encoded.items()),
@@ -94,10 +106,48 @@ def test_rounding_is_unbiased() -> None:
     """The mean of n roundings is within 6 standard deviations, at most 0.5/√n each."""
     point, n = FixedPoint(32, 3, 2.0, {"a": 0.5}), 200_000
     for value in (0.3, -0.3, 1.9999, -0.01, 2.0):
-        encoded = point.encode(np.full(n, value), "a", UNIFORM)
+        encoded = point.encode(np.full(n, value), "a", WORDS)
         exact = 0.5 * value * 8
         assert set(encoded.tolist()) <= {math.floor(exact), math.ceil(exact)}
         assert abs(encoded.mean() - exact) < 6 * 0.5 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("ring_bits", [16, 32])
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_the_mean_of_all_roundings_is_the_number(
+    ring_bits: int, precision: type[np.float32] | type[np.float64]
+) -> None:
+    """Each of the 2^16 chances once: they add up to the number in units of 2^-16, and a word decides the rest."""
+    point = FixedPoint(ring_bits, ring_bits - 2, 1.0, {"a": 0.5})
+    for value, last in itertools.product((0.3, -0.3, 1.0, -1.0, 0.0, 1e-9, -1e-9, -1e-30), (0, 2**62, 2**64 - 1)):
+
+        def words(n: int, last: int = last) -> npt.NDArray[np.uint64]:
+            return np.arange(2**16, dtype="<u2").view("<u8") if n == 2**14 else np.full(n, last, dtype=np.uint64)
+
+        vector = np.full(2**16, value, dtype=precision)
+        exact = Fraction(float(vector[0])) / 2 * 2 ** (ring_bits - 2 + 16)
+        encoded = point.encode(vector, "a", words)
+        assert encoded.sum(dtype=np.int64) == math.floor(exact) + (Fraction(last >> 11, 2**53) < exact % 1)
+
+
+def test_a_float32_vector_is_scaled_in_float64_where_float32_would_round() -> None:
+    """A third of each value; a power of two that float32 does not hold."""
+    vector = np.random.default_rng(0).uniform(-1, 1, 1000).astype(np.float32)
+    for point, scaled in (
+        (FixedPoint(32, 29, 1.0, {"a": 1 / 3}), vector),
+        (FixedPoint(32, 64, 2.0**-127, {"a": 2.0**93}), vector * np.float32(2.0**-127)),
+    ):
+        exact = np.ldexp(scaled.astype(np.float64) * point.weights["a"], point.fraction_bits)
+        encoded = point.encode(scaled, "a", lambda n: np.zeros(n, dtype=np.uint64))
+        assert np.array_equal(encoded, np.floor(exact))
+
+
+def test_each_value_is_rounded_by_chances_of_its_own() -> None:
+    """In blocks as in one: two vectors' rounding errors, and those of neighbours in one, do not go together."""
+    point, n = FixedPoint(16, 0, 1.0, {"a": 1.0}), 200_000
+    first, second = (point.encode(np.full(n, 0.5), "a", WORDS) - 0.5 for _ in range(2))
+    for a, b in ((first, second), (first[:-1], first[1:]), (first[: -(2**16)], first[2**16 :])):
+        assert abs(np.mean(a * b)) < 6 * 0.25 / math.sqrt(a.size)
 
 
 def test_values_that_cannot_be_encoded_are_refused() -> None:
@@ -105,7 +155,7 @@ def test_values_that_cannot_be_encoded_are_refused() -> None:
     for value, error in ((math.nan, NonFiniteUpdate), (math.inf, NonFiniteUpdate), (1.0001, UpdateTooLarge)):
         for sign in (1, -1):
             with pytest.raises(error):
-                point.encode(np.array([0.0, sign * value]), "a", UNIFORM)
+                point.encode(np.array([0.0, sign * value]), "a", WORDS)
 
 
 def test_a_sum_beyond_its_range_is_refused() -> None:
@@ -121,7 +171,8 @@ def test_a_sum_from_here_is_one_of_the_update_room_after_a_shift() -> None:
     """docs/SPEC.md, "Encoding": in units of 2^-40, exactly."""
     weights = {"a": 1.0, "b": 2.0}
     point = FixedPoint.widest(32, 1.0, weights)
-    total = sum((point.encode(np.linspace(-1, 1, 9), name, UNIFORM) for name in weights), np.zeros(9, dtype=np.int64))
+    rounded = (point.encode(np.linspace(-1, 1, 9), name, WORDS).astype(np.int64) for name in weights)
+    total = sum(rounded, np.zeros(9, dtype=np.int64))
     shifted = total << (update_encoding.FRACTION_BITS - point.fraction_bits)
     mean = update_encoding.decode(shifted, 3.0)
     assert np.array_equal(mean, (point.decode(total) / 3.0).astype(np.float32))
