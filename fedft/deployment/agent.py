@@ -16,7 +16,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedft.aggregation.base import aggregation_by_name
 from fedft.assembly.coordinator import reference_by_task
@@ -35,6 +35,7 @@ from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.rounds.institution import Institution
+from fedft.rounds.masking import run_of
 from fedft.rounds.member import Member
 from fedft.rounds.messages import (
     ANSWER_LABEL,
@@ -131,6 +132,19 @@ class Agent:
         Raises IdentityError, UpdateError for what is none.
         """
         return seal(ANSWER_LABEL, encode_answer(self._member.unmask(body)), self._key)
+
+    def busy(self, event: Literal["answer", "unmask"], body: bytes) -> bytes:
+        """The signed refusal of a request, or of a question who uploaded, that is not begun. For any thread.
+
+        Raises as ``answer`` and ``unmask``: what the coordinator did not sign gets no answer.
+        """
+        if event == "unmask":
+            setup, number = self._member.place(body)
+            run = run_of(setup)
+        else:
+            request, _ = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
+            run, number = request.plan.run, request.plan.round
+        return seal(ANSWER_LABEL, encode_answer(Refusal(self.name, run, number, "busy")), self._key)
 
     def _institution(self, plan: RoundPlan, text: str) -> Institution:
         seated = self._seated
