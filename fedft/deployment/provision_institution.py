@@ -43,7 +43,7 @@ from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.node_keys import make_node_key
-from fedft.identity.roster import Roster, remember_roster, require_name
+from fedft.identity.roster import Roster, changes, read_roster_file, remember_roster, require_name
 from fedft.identity.secret_files import require_secret
 from fedft.model.checkpoint import storage_errors, whole_folder
 
@@ -149,6 +149,25 @@ class Institution:
             for name, content in files.items():
                 write_whole(self.folder / name, content)
         return roster
+
+    def update(self, path: Path) -> tuple[Roster, list[str]]:
+        """Put the newer roster at ``path`` in place, and say what it changes. A running agent takes it by itself.
+
+        Raises IdentityError as ``accept``, and for one with the keys in next/: those need their kit.
+        """
+        content = read_roster_file(path)
+        roster = Roster.open(content, self.coordinator)
+        before = Roster.read(self.folder / "roster.json", self.coordinator)
+        if roster.federation != self.federation:
+            raise IdentityError(
+                f'expected a roster of "{self.federation}", found one of "{roster.federation}": fetch the right one'
+            )
+        if self._keys_of(roster)[0] != self.folder:
+            raise IdentityError("expected the keys in use in the roster, found those in next/: accept the kit for them")
+        remember_roster(self.folder / "roster-memory.json", roster)
+        with storage_errors(self.folder):
+            write_whole(self.folder / "roster.json", content)
+        return roster, changes(before, roster)
 
     def check(self) -> Roster:
         """What must hold before anything starts; the roster.
