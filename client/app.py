@@ -1,7 +1,8 @@
 """The relay: carries a message's bytes to the institution's agent, and the agent's bytes back.
 
-Flower sends this file from the coordinator to every SuperNode and runs it in a new process for each message. So it
-reads nothing, decides nothing, and needs nothing of fedft: the agent, installed by the institution, checks who signed.
+A SuperNode runs it in a new process for each message: from the institution's own disk (own.py), or, where that is not
+set up, as the coordinator sent it. So it reads nothing, decides nothing, and needs nothing of fedft: the agent checks
+who signed.
 
 The SuperNode is started with --node-config 'agent="/path/to/agent.sock"'.
 """

@@ -6,6 +6,7 @@
     FOLDER/identity.key               Ed25519; the agent signs with it
     FOLDER/request.json               what goes to the coordinator
     FOLDER/supernode/                 node.key for Flower's authentication; loopback.crt, how it knows the forwarder
+    FOLDER/relay/                     what the SuperNode runs, whatever bundle the coordinator sends
     FOLDER/forwarder/                 nginx, the client certificate and its key, the federation's ca.crt
     FOLDER/roster.json                the newest roster that was accepted
     FOLDER/policy.toml, README.md     made here from a template: what the institution allows, and how to start
@@ -37,6 +38,7 @@ from fedft.deployment.certificates import (
 )
 from fedft.deployment.provision_federation import require_port
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, institution_files
+from fedft.deployment.provision_relay import RELAY, write_relay
 from fedft.deployment.provision_request import JoinRequest, make_join_request, read_join_request
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, IdentityError, StorageError
@@ -148,6 +150,7 @@ class Institution:
                 files["policy.toml"] = files["policy.template.toml"]
             for name, content in files.items():
                 write_whole(self.folder / name, content)
+            write_relay(self.folder / RELAY)
         return roster
 
     def update(self, path: Path) -> tuple[Roster, list[str]]:

@@ -20,7 +20,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 import client.app as relay
-from fedft.deployment.coordinate import BUNDLE, write_bundle
+from fedft.deployment.bundle import BUNDLE, write_bundle
 from fedft.errors import IdentityError
 from fedft.flower.local_grid import LocalGrid
 from fedft.flower.records import body_content, body_of
