@@ -7,8 +7,9 @@ an adapter, with one sampling rate, clip norm, schedule of rates and number of s
 their own noise (privacy.mode = "dp-sgd"); "distributed" is the same four with noise in shares under secure aggregation;
 "distributed-all" has every bank's share needed and none colluding; "central" is one bank with all rows. Each finished
 cell is kept in bench/results/distributed_cells.json with the command that makes it, and a later call goes on from
-there. The schedules are central training's: chosen for it on a fifth of the training rows, held out; what local privacy
-reaches with its own is in bench/results/utility.json. Figures are those of the last round.
+there. The head's schedules are central training's: chosen for it on a fifth of the training rows, held out, without
+counting that in epsilon; what local privacy reaches with its own is in bench/results/utility.json. Figures are those of
+the last round.
 
 Data and base model: as bench/utility.py. ``ratio``: at epsilon 1, the head's accuracy, distributed over local.
 ``points_below_central``: goal at most 1. ``points_above_local``: at epsilon 1 goal at least 10.
@@ -39,12 +40,11 @@ SCENARIO = ROOT / "scenarios" / "real" / "banking77.toml"
 BANKS, LARGEST = 4, 2501
 """Rows of the largest of the four: privacy.max_units."""
 MODES = ("local", "distributed", "distributed-all", "central")
-SCHEDULES: Mapping[str, Schedule] = {
-    "8": Schedule(60, 2000, 60.0),
-    "3": Schedule(60, 2000, 60.0),
-    "1": Schedule(24, 2000, 25.0, 2.0),
+SCHEDULES: Mapping[str, Mapping[str, Schedule]] = {
+    "head": {"8": Schedule(60, 2000, 90.0), "3": Schedule(24, 2000, 60.0, 2.0), "1": Schedule(24, 2000, 40.0)},
+    "lora": dict.fromkeys(("8", "3", "1"), Schedule(16, 625, 40.0, 2.0)),
 }
-"""By epsilon; batch: of one bank."""
+"""By adapter and epsilon; batch: of one bank. The adapter's is the short one of bench/_recipes.py, for a CPU."""
 ADAPTERS: Mapping[str, tuple[str, ...]] = {
     "head": ('adapter.method="head"', 'aggregation.method="fedavg"', "training.physical_batch_size=128"),
     "lora": ('aggregation.method="ffa_lora"', "adapter.alpha=8.3"),
@@ -52,7 +52,7 @@ ADAPTERS: Mapping[str, tuple[str, ...]] = {
 
 
 def overrides_of(adapter: str, epsilon: str, mode: str) -> tuple[str, ...]:
-    schedule = SCHEDULES[epsilon]
+    schedule = SCHEDULES[adapter][epsilon]
     batch = schedule.batch * (BANKS if mode == "central" else 1)
     return (
         *COMMON,
@@ -110,7 +110,7 @@ def measure(name: str, *extra: str) -> dict[str, Any]:
 
 def all_cells() -> Iterator[str]:
     for adapter in ADAPTERS:
-        for epsilon in SCHEDULES:
+        for epsilon in SCHEDULES[adapter]:
             for mode in MODES:
                 yield f"{adapter}/{epsilon}/{mode}"
 

@@ -1,7 +1,8 @@
 """The relay: carries a message's bytes to the institution's agent, and the agent's bytes back.
 
-Flower sends this file from the coordinator to every SuperNode and runs it in a new process for each message. So it
-reads nothing, decides nothing, and needs nothing of fedft: the agent, installed by the institution, checks who signed.
+A SuperNode runs it in a new process for each message: from the institution's own disk (own.py), or, where that is not
+set up, as the coordinator sent it. So it reads nothing, decides nothing, and needs nothing of fedft: the agent checks
+who signed.
 
 The SuperNode is started with --node-config 'agent="/path/to/agent.sock"'.
 """
@@ -21,6 +22,8 @@ RECONNECT_SECONDS = 30.0
 ATTEMPTS = 3
 """How often a request is sent in all, when the agent goes away while it works. It charges a round once."""
 PAUSE_SECONDS = 0.5
+STOPPING = 503
+"""What an agent that was told to stop says to those who waited: another may follow it."""
 CHUNK_BYTES = 256 * 1024
 """httpx copies what is left of a body with every write."""
 
@@ -76,6 +79,7 @@ def _ask(path: str, message: Message, context: Context) -> bytes:
             attempts -= 1
             if not attempts:
                 raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def _sent(path: str, body: bytes, socket: str, end: float) -> bytes:
@@ -88,6 +92,8 @@ def _sent(path: str, body: bytes, socket: str, end: float) -> bytes:
             headers={"content-length": str(len(body))},
             timeout=max(0.1, end - time.monotonic()),
         )
+    if reply.status_code == STOPPING:
+        raise httpx.RemoteProtocolError("it stops")
     reply.raise_for_status()
     return reply.content
 

@@ -11,6 +11,10 @@ FROM python:3.11.15-slim-bookworm
 COPY --from=build /opt/flower /opt/flower
 # The SuperLink's database: a new volume takes over who owns the folder.
 RUN install -d -o 10010 -g 10010 -m 0700 /state
-ENV PATH=/opt/flower/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1
+# The SuperNode runs this relay, under whatever name Flower starts an app, and no code that the coordinator sends.
+COPY client/app.py /opt/relay/relay.py
+COPY --chmod=0755 client/own.py /opt/relay/flwr-clientapp
+RUN cd /opt/relay && for name in agentapp connector model serverapp simulation; do cp flwr-clientapp flwr-$name; done
+ENV PATH=/opt/relay:/opt/flower/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1
 CMD ["flower-supernode", "--version"]
 USER 10021:10020

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ def agent(
     from fedft.deployment.agent import Agent
     from fedft.deployment.agent_http import serve
 
+    os.umask(0o077)  # the relay's user may be of its group, for the socket, which is made with its own mode
     allowed = load_policy(policy)
     served = Agent(allowed)
     say(f"{served.name} listens at {allowed.agent.socket}; stop it with Ctrl-C or SIGTERM")

@@ -109,6 +109,7 @@ def admit(
         _reload(folder, coordinator.reload_proxy())
     _tell(coordinator, superlink, folder)
     hint(f"next: fedft provision kit {folder} {asked.member.name} --out {asked.member.name}-kit.tar.gz")
+    _pass_on(folder)
 
 
 @app.command()
@@ -129,11 +130,24 @@ def accept(folder: Folder, file: Annotated[Path, typer.Argument(metavar="KIT", s
     """Institution: check the KIT and put it in place in DIR."""
     from fedft.deployment.provision_institution import Institution
 
-    institution = Institution.open(folder)
+    institution, first = Institution.open(folder), not (folder / "policy.toml").exists()
     roster = institution.accept(file)
     institution.check()
     say(f'version {roster.version} of the roster of "{roster.federation}"; how to start: {folder / "README.md"}')
-    hint(f"before the first start, say in {folder / 'policy.toml'} what the federation may do")
+    say(f"its members: {', '.join(member.name for member in roster.members)}")
+    if first:
+        hint(f"before the first start, say in {folder / 'policy.toml'} what the federation may do")
+    else:
+        hint("with new keys: restart forwarder, agent and SuperNode")
+
+
+@app.command()
+def update(folder: Folder, file: Annotated[Path, typer.Argument(metavar="ROSTER", show_default=False)]) -> None:
+    """Institution: take the coordinator's newer ROSTER. A running agent needs no restart."""
+    from fedft.deployment.provision_institution import Institution
+
+    roster, told = Institution.open(folder).update(file)
+    say(f'version {roster.version} of the roster of "{roster.federation}"; {"; ".join(told) or "the same members"}')
 
 
 @app.command()
@@ -161,6 +175,7 @@ def revoke(folder: Folder, name: Name, superlink: SuperLink = None) -> None:
     say(f'revoked "{name}": version {roster.version} of the roster, {len(roster.members)} members')
     _reload(folder, coordinator.reload_proxy())
     _tell(coordinator, superlink, folder)
+    _pass_on(folder)
 
 
 @app.command()
@@ -242,6 +257,12 @@ def _tell(coordinator: Any, superlink: str | None, folder: Path) -> None:
     except FedftError as error:
         raise type(error)(f"the roster is written, the SuperLink does not know yet: {error}") from error
     say("told the SuperLink")
+
+
+def _pass_on(folder: Path) -> None:
+    hint(
+        f"where updates are masked, every member needs {folder / 'roster.json'}: fedft provision update DIR roster.json"
+    )
 
 
 def _reload(folder: Path, told: bool) -> None:

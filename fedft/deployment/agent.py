@@ -6,6 +6,7 @@ Guarantees:
   follows from how many units there are, before anything is charged or trained.
 - What leaves is an update or a refusal as rounds/institution.py makes them, or a name; always signed by its own key.
 - Under secure aggregation a round has one masked update and one set of revealed shares, across restarts too.
+- A newer roster counts from the next request or roll call on.
 - The base model is loaded once for all rounds of the same terms; a restart loses nothing that was charged.
 """
 
@@ -16,7 +17,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedft.aggregation.base import aggregation_by_name
 from fedft.assembly.coordinator import reference_by_task
@@ -26,15 +27,16 @@ from fedft.assembly.planning import institution_plan
 from fedft.assembly.rows import institution_data
 from fedft.config import FederationConfig
 from fedft.config.policy import InstitutionPolicy
+from fedft.deployment.agent_roster import AgentRoster
 from fedft.deployment.policy import dataset_for, model_for, require_allowed, require_noise
 from fedft.deployment.terms import config_of
-from fedft.errors import FedftError, IdentityError
+from fedft.errors import FedftError
 from fedft.identity.keys import PrivateKey, PublicKey
-from fedft.identity.roster import Roster, remember_roster
 from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.rounds.institution import Institution
+from fedft.rounds.masking import run_of
 from fedft.rounds.member import Member
 from fedft.rounds.messages import (
     ANSWER_LABEL,
@@ -77,12 +79,12 @@ class Agent:
         self._key = PrivateKey.load(policy.institution.identity)
         self._coordinator = PublicKey(policy.institution.coordinator)
         policy.agent.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        roster = self._membership()
+        self._roster = AgentRoster(policy.institution, policy.agent.state / "roster-memory.json", self._key.public)
         self._ledger = Ledger.open(policy.agent.ledger)
         self._member = Member(
             policy.institution.name,
             identity=self._key,
-            identities={member.name: member.key for member in roster.members},
+            identities=self._roster,
             coordinator=self._coordinator,
             ledger=self._ledger,
             folder=policy.agent.state / "secagg",
@@ -111,6 +113,7 @@ class Agent:
         request, terms = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
         plan = request.plan
         try:
+            self._roster.refresh()
             answer: bytes | Refusal = self._institution(plan, terms).answer(request)
         except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
             words = str(error) if isinstance(error, FedftError) else type(error).__name__
@@ -120,8 +123,12 @@ class Agent:
         return seal(ANSWER_LABEL, encode_answer(answer), self._key)
 
     def roll_call(self, body: bytes) -> bytes:
-        """The signed name, and the key that the coordinator's signed question asks for. Raises as ``answer``."""
+        """The signed name, and the key that the coordinator's signed question asks for. Raises as ``answer``.
+
+        IdentityError, too, while the roster's file is not one with this institution.
+        """
         nonce, setup = decode_question(open_signed(ROLL_CALL_LABEL, body, self._coordinator))
+        self._roster.refresh()
         key = self._member.key(setup) if setup else b""
         return seal(ROLL_CALL_LABEL, encode_presence(nonce, self.name, key), self._key)
 
@@ -131,6 +138,19 @@ class Agent:
         Raises IdentityError, UpdateError for what is none.
         """
         return seal(ANSWER_LABEL, encode_answer(self._member.unmask(body)), self._key)
+
+    def busy(self, event: Literal["answer", "unmask"], body: bytes) -> bytes:
+        """The signed refusal of a request, or of a question who uploaded, that is not begun. For any thread.
+
+        Raises as ``answer`` and ``unmask``: what the coordinator did not sign gets no answer.
+        """
+        if event == "unmask":
+            setup, number = self._member.place(body)
+            run = run_of(setup)
+        else:
+            request, _ = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
+            run, number = request.plan.run, request.plan.round
+        return seal(ANSWER_LABEL, encode_answer(Refusal(self.name, run, number, "busy")), self._key)
 
     def _institution(self, plan: RoundPlan, text: str) -> Institution:
         seated = self._seated
@@ -188,23 +208,6 @@ class Agent:
         home = self.policy.agent.state / "runs" / hashlib.sha256(run.encode()).hexdigest()[:32]
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         return home
-
-    def _membership(self) -> Roster:
-        """The roster, in which this institution is. Raises IdentityError."""
-        institution = self.policy.institution
-        roster = Roster.read(institution.roster, self._coordinator)
-        remember_roster(self.policy.agent.state / "roster-memory.json", roster)
-        if roster.federation != institution.federation:
-            raise IdentityError(
-                f'expected the roster of "{institution.federation}", found one of "{roster.federation}": fetch the '
-                "right one, or correct institution.federation"
-            )
-        if roster.member(self.name).key != self._key.public:
-            raise IdentityError(
-                f'expected the key that the roster has for "{self.name}", found another in '
-                f"{institution.identity.name}: use the key that was admitted, or ask to be admitted again"
-            )
-        return roster
 
     def _note(self, refusal: Refusal) -> None:
         try:

@@ -1,7 +1,8 @@
 """The agent over HTTP on a Unix domain socket: what the relay speaks to. Form: docs/SPEC.md, "The agent's socket".
 
 Guarantees:
-- One request is worked on at a time; ``agent.queue`` may wait, and a further one is turned away, its body unread.
+- One request is worked on at a time; ``agent.queue`` may wait, and a further one gets the agent's signed refusal
+  ``busy``. Of these one body is read at a time, so that no more is held than the bodies of those who wait, and one.
 - A body longer than ``agent.max_request_bytes`` is refused while it is read, before anything looks into it.
 - What is sent back is the agent's own signed bytes or one fixed word; an error's text stays here.
 - On SIGTERM the running answer is finished and sent, and nothing that waits is begun.
@@ -17,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import Protocol
+from functools import partial
+from typing import Literal, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -43,9 +45,11 @@ READ_SECONDS = 120.0
 CONNECTIONS = 64
 """Beside those that wait: health checks, roll calls, and whoever is turned away."""
 
+Event = Literal["answer", "unmask"]
+
 
 class AgentLike(Protocol):
-    """Signed bytes in, signed bytes out. One thread calls ``answer`` and ``unmask``; ``roll_call`` may be meanwhile.
+    """Signed bytes in, signed bytes out. One thread calls ``answer`` and ``unmask``; the others may be meanwhile.
 
     All raise FedftError for what is not signed by the coordinator or not readable.
     """
@@ -53,6 +57,9 @@ class AgentLike(Protocol):
     def answer(self, body: bytes) -> bytes: ...
     def unmask(self, body: bytes) -> bytes: ...
     def roll_call(self, body: bytes) -> bytes: ...
+
+    def busy(self, event: Event, body: bytes) -> bytes:
+        """The signed refusal of what the method of that name is not asked for now."""
 
 
 def serve(agent: AgentLike, policy: InstitutionPolicy) -> None:
@@ -79,8 +86,9 @@ class Desk:
 
     def __init__(self, agent: AgentLike, policy: InstitutionPolicy, events: Events) -> None:
         self._agent, self._policy, self._events = agent, policy, events
-        self._turn = asyncio.Lock()
+        self._turn, self._refusing = asyncio.Lock(), asyncio.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
+        self._refuser = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refusing")
         self._inside = 0
         self._training = False
         self.stopping = False
@@ -97,6 +105,7 @@ class Desk:
 
     def close(self) -> None:
         self._worker.shutdown()
+        self._refuser.shutdown()
 
     async def _answer(self, request: Request) -> Response:
         return await self._in_turn("answer", self._agent.answer, request)
@@ -104,16 +113,17 @@ class Desk:
     async def _unmask(self, request: Request) -> Response:
         return await self._in_turn("unmask", self._agent.unmask, request)
 
-    async def _in_turn(self, event: str, work: Callable[[bytes], bytes], request: Request) -> Response:
-        """Busy is said first: the bodies of those who wait are all that is held in memory."""
-        if self.stopping or self._inside > self._policy.agent.queue:
-            return self._turned_away(event, 503, "busy")
+    async def _in_turn(self, event: Event, work: Callable[[bytes], bytes], request: Request) -> Response:
+        if self.stopping:
+            return self._turned_away(event, 503, "stopping")
+        if self._inside > self._policy.agent.queue:
+            return await self._busy(event, request)
         self._inside += 1
         try:
             body = await _body(request, self._policy.agent.max_request_bytes)
             async with self._turn:
                 if self.stopping:
-                    return self._turned_away(event, 503, "busy")
+                    return self._turned_away(event, 503, "stopping")
                 if await request.is_disconnected():
                     return self._turned_away(event, 400, "gone")
                 return await self._worked_on(event, work, body)
@@ -121,6 +131,20 @@ class Desk:
             return self._turned_away(event, refused.status, refused.word)
         finally:
             self._inside -= 1
+
+    async def _busy(self, event: Event, request: Request) -> Response:
+        """Who asked is told in the agent's name, so its request has to be read: the coordinator's, or nothing."""
+        try:
+            async with self._refusing:
+                body = await _body(request, self._policy.agent.max_request_bytes)
+                work = partial(self._agent.busy, event, body)
+                answer = await asyncio.get_running_loop().run_in_executor(self._refuser, work)
+        except _Refused as refused:
+            return self._turned_away(event, refused.status, refused.word)
+        except Exception as error:  # noqa: BLE001 - a word instead of its text
+            return self._turned_away(event, *_word(error))
+        self._events.note_often(event, "busy")
+        return Response(answer, media_type="application/octet-stream")
 
     async def _worked_on(self, event: str, work: Callable[[bytes], bytes], body: bytes) -> Response:
         self._training, begun = True, time.monotonic()

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import fedft
-from fedft import __version__
 from fedft.assembly.runs import as_written, run_name
 from fedft.config import FederationConfig
+from fedft.deployment.bundle import write_bundle
 from fedft.deployment.coordinator import POLL_S, Deployment, is_played
 from fedft.deployment.events import FILE, follow, last_beginning
 from fedft.deployment.provision import Coordinator
@@ -31,7 +28,6 @@ from fedft.rounds.run_folder import RunFolder
 START_S = 120.0
 """How long Flower may take from the run's submission to the ServerApp's first sign of life."""
 SUBMIT_S = 120
-BUNDLE = ("server/__init__.py", "server/app.py", "client/__init__.py", "client/app.py")
 
 
 def begin(config: FederationConfig, folder: Path, coordinator: Coordinator, *, poll_s: float = POLL_S) -> None:
@@ -104,17 +100,6 @@ def submit(folder: Path, coordinator: Coordinator, *, superlink: str | None = No
         raise _refused(done.stdout + done.stderr)
 
 
-def write_bundle(folder: Path) -> Path:
-    """What Flower sends to every node: the ServerApp, the relay, and nothing of fedft. Raises ConfigError."""
-    source = _sources()
-    for name in BUNDLE:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, folder / name)
-    (folder / "LICENSE").write_text("Apache-2.0\n", encoding="utf-8")
-    (folder / "pyproject.toml").write_text(_PROJECT.format(version=__version__), encoding="utf-8")
-    return folder
-
-
 def status(folder: Path) -> dict[str, Any]:
     """Where the run in ``folder`` stands, from its files alone; nothing there is changed, whoever plays it."""
     store, deployment = RunFolder(folder), Deployment.read(folder)
@@ -151,42 +136,8 @@ def _cohort(config: FederationConfig, roster: Roster) -> tuple[str, ...]:
     return cohort
 
 
-def _sources() -> Path:
-    """The folder that holds server/ and client/: the project's, or where its wheel puts them."""
-    places = (Path(fedft.__file__).resolve().parent.parent, Path(sys.prefix) / "share" / "fedft")
-    for place in places:
-        if all((place / name).is_file() for name in BUNDLE):
-            return place
-    raise ConfigError(f"expected {', '.join(BUNDLE)} beside fedft, found them nowhere: install fedft again")
-
-
 def _refused(said: str) -> FederationError:
     return FederationError(
         f"expected flwr run to start the run, found: {' '.join(said.split())[:300]}: start the SuperLink and its "
         "SuperExec, check the connection, then resume"
     )
-
-
-_PROJECT = """\
-# Made by fedft coordinate: the bundle of the federation, which holds no code of fedft and no data.
-[build-system]
-requires = ["setuptools>=77"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "fedft-federation"
-version = "{version}"
-license = {{ file = "LICENSE" }}
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedft"
-fab-include = ["server/*.py", "client/*.py"]
-
-[tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "client.app:app"
-
-[tool.flwr.app.config]
-folder = ""
-"""

@@ -3,7 +3,7 @@
 ::
 
     FOLDER/coordinator.key            Ed25519; signs the roster and what is asked of institutions
-    FOLDER/ca.key, ca.crt             the federation's authority
+    FOLDER/ca.key, ca.crt             the federation's authority; the key may be kept elsewhere between admissions
     FOLDER/federation.json            public and signed: what an institution needs to ask to join
     FOLDER/roster.json                the newest roster, signed
     FOLDER/proxy/                     nginx, its certificate, the list of revoked ones
@@ -60,7 +60,8 @@ from fedft.randomness import secure_bytes
 
 COORDINATOR_LABEL = "fedft/v1/coordinator"
 LOOPBACK = ("localhost", "127.0.0.1")
-_SECRETS = ("coordinator.key", "ca.key", "proxy/server.key", "superlink/server.key")
+AUTHORITY_KEY = "ca.key"
+_SECRETS = ("coordinator.key", AUTHORITY_KEY, "proxy/server.key", "superlink/server.key")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class Coordinator:
         except (ValueError, KeyError, TypeError):
             raise StorageError(f"expected {folder}/coordinator.json as it was written: restore it") from None
         for name in _SECRETS:
-            require_secret(folder / name)
+            if name != AUTHORITY_KEY or made.has_authority:
+                require_secret(folder / name)
         if made.key.public != federation.coordinator:
             raise ConfigError(f"expected the coordinator's key in {folder}, found another: restore coordinator.key")
         return made
@@ -147,8 +149,19 @@ class Coordinator:
 
     @property
     def authority(self) -> Authority:
-        """The federation's authority."""
-        return Authority.load(key_file=self.folder / "ca.key", certificate_file=self.folder / "ca.crt")
+        """The federation's authority. Raises ConfigError while its key is kept elsewhere."""
+        key_file = self.folder / AUTHORITY_KEY
+        if not self.has_authority:
+            raise ConfigError(
+                f"expected the authority's key at {key_file}, found none: to admit, revoke or renew, bring it back"
+            )
+        return Authority.load(key_file=key_file, certificate_file=self.folder / "ca.crt")
+
+    @property
+    def has_authority(self) -> bool:
+        """Whether its key is here; an empty file holds its place in containers."""
+        file = self.folder / AUTHORITY_KEY
+        return file.exists() and file.stat().st_size > 0
 
     @property
     def roster(self) -> Roster:
@@ -160,8 +173,9 @@ class Coordinator:
 
         Raises ConfigError or IdentityError for a key, a certificate or a roster that is missing, expired or another's.
         """
+        authority = self.authority.certificate if self.has_authority else read_certificate(self.folder / "ca.crt")
         for part in ("proxy", "superlink"):
-            require_issuer(read_certificate(self.folder / part / "server.crt"), self.authority.certificate)
+            require_issuer(read_certificate(self.folder / part / "server.crt"), authority)
         return self.roster
 
     def read_request(self, file: Path) -> JoinRequest:
@@ -209,7 +223,7 @@ class Coordinator:
             return following
 
     def revoke(self, name: str) -> Roster:
-        """Take an institution off the roster and revoke its certificate. IdentityError if it is no member."""
+        """Take an institution off the roster and revoke its certificate. Raises IdentityError if it is no member."""
         with alone(self.folder):
             roster = self.roster
             roster.member(name)
@@ -249,21 +263,16 @@ class Coordinator:
         for member in self.roster.members:
             place = self.folder / "members" / member.name
             left = read_certificate(place / "client.crt").not_valid_after_utc - datetime.now(UTC)
+            days, known = left.days, (place / "node-id").exists()
             found.append(
-                {
-                    "name": member.name,
-                    "fingerprint": member.key.fingerprint,
-                    "days": left.days,
-                    "registered": (place / "node-id").exists(),
-                }
+                {"name": member.name, "fingerprint": member.key.fingerprint, "days": days, "registered": known}
             )
         return found
 
     def register(self, superlink: str | None = None) -> tuple[str, ...]:
-        """Make the SuperLink's nodes those of the roster; the names of those it now has registered anew.
+        """Make the SuperLink's nodes those of the roster, and no others; the names of those it now has registered anew.
 
-        Nodes of who was revoked are taken off. superlink: a connection of Flower's configuration in the folder, or
-        host:port. Raises FederationError if the SuperLink does not do it.
+        superlink: a connection of Flower's configuration in the folder, or host:port. Raises FederationError.
         """
         connection, added = superlink or self.federation.name, []
         with alone(self.folder):
@@ -304,6 +313,7 @@ class Coordinator:
 
     def _set_aside(self, name: str, version: int) -> None:
         """Move a member's folder to the revoked ones, and revoke its certificate."""
+        _ = self.authority  # before anything is moved
         place, target = self.folder / "members" / name, self.folder / "revoked" / f"{name}-{version}"
         while target.exists():
             target = target.with_name(f"{target.name}-again")

@@ -6,6 +6,7 @@
     FOLDER/identity.key               Ed25519; the agent signs with it
     FOLDER/request.json               what goes to the coordinator
     FOLDER/supernode/                 node.key for Flower's authentication; loopback.crt, how it knows the forwarder
+    FOLDER/relay/                     what the SuperNode runs, whatever bundle the coordinator sends
     FOLDER/forwarder/                 nginx, the client certificate and its key, the federation's ca.crt
     FOLDER/roster.json                the newest roster that was accepted
     FOLDER/policy.toml, README.md     made here from a template: what the institution allows, and how to start
@@ -37,13 +38,14 @@ from fedft.deployment.certificates import (
 )
 from fedft.deployment.provision_federation import require_port
 from fedft.deployment.provision_kit import FORWARDER_PORT, Kit, institution_files
+from fedft.deployment.provision_relay import RELAY, write_relay
 from fedft.deployment.provision_request import JoinRequest, make_join_request, read_join_request
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.node_keys import make_node_key
-from fedft.identity.roster import Roster, remember_roster, require_name
+from fedft.identity.roster import Roster, changes, read_roster_file, remember_roster, require_name
 from fedft.identity.secret_files import require_secret
 from fedft.model.checkpoint import storage_errors, whole_folder
 
@@ -148,7 +150,27 @@ class Institution:
                 files["policy.toml"] = files["policy.template.toml"]
             for name, content in files.items():
                 write_whole(self.folder / name, content)
+            write_relay(self.folder / RELAY)
         return roster
+
+    def update(self, path: Path) -> tuple[Roster, list[str]]:
+        """Put the newer roster at ``path`` in place, and say what it changes. A running agent takes it by itself.
+
+        Raises IdentityError as ``accept``, and for one with the keys in next/: those need their kit.
+        """
+        content = read_roster_file(path)
+        roster = Roster.open(content, self.coordinator)
+        before = Roster.read(self.folder / "roster.json", self.coordinator)
+        if roster.federation != self.federation:
+            raise IdentityError(
+                f'expected a roster of "{self.federation}", found one of "{roster.federation}": fetch the right one'
+            )
+        if self._keys_of(roster)[0] != self.folder:
+            raise IdentityError("expected the keys in use in the roster, found those in next/: accept the kit for them")
+        remember_roster(self.folder / "roster-memory.json", roster)
+        with storage_errors(self.folder):
+            write_whole(self.folder / "roster.json", content)
+        return roster, changes(before, roster)
 
     def check(self) -> Roster:
         """What must hold before anything starts; the roster.

@@ -16,6 +16,7 @@ from pathlib import Path
 from fedft.config.policy import policy_template
 from fedft.deployment.certificates import load_certificate, require_certificate_for, require_host
 from fedft.deployment.provision_federation import require_port
+from fedft.deployment.provision_relay import RELAY
 from fedft.deployment.provision_request import JoinRequest
 from fedft.deployment.provision_start import flower_lines, nginx_line
 from fedft.deployment.proxy import CONFIGURATION, forwarder_configuration
@@ -186,7 +187,7 @@ def _readme(kit: Kit, forwarder_port: int) -> str:
         socket="$PWD/agent.sock",
         runtime_port=runtime_port_beside(forwarder_port),
     )
-    supernode = flower_lines(program, arguments, home="supernode/flower").replace("\n", "\n    ")
+    supernode = flower_lines(program, arguments, home="supernode/flower", first=RELAY).replace("\n", "\n    ")
     return f"""\
 # {kit.name} in the federation "{kit.federation}"
 
@@ -198,7 +199,8 @@ Then write down in `FOLDER/policy.toml` which model and which data the federatio
 it is, it allows nothing. Every line is explained there.
 
 Three commands, each kept running, from inside FOLDER (as three different users, if you can: the forwarder's reads
-`forwarder/`, the SuperNode's reads and writes `supernode/`, the agent's all else):
+`forwarder/`, the SuperNode's reads `relay/`, reads and writes `supernode/`, the agent's all else). The SuperNode's PATH
+begins with `relay/`: so it runs this institution's own relay, and no code that the coordinator sends:
 
     {nginx_line("forwarder")}
 

@@ -21,12 +21,14 @@ def nginx_line(place: str) -> str:
     return f'nginx -p "$PWD/{place}/" -e error.log -c {CONFIGURATION}'
 
 
-def flower_lines(program: str, arguments: Sequence[str], *, home: str) -> str:
+def flower_lines(program: str, arguments: Sequence[str], *, home: str, first: str | None = None) -> str:
     """A program of Flower with its environment, as a shell reads it; its FLWR_HOME is the folder ``home`` of this one.
 
-    Without one, Flower writes to .flwr in its user's home. Arguments may hold $PWD, and nothing else of a shell's.
+    Without one, Flower writes to .flwr in its user's home. first: the folder of this one that is first in its PATH.
+    Arguments may hold $PWD, and nothing else of a shell's.
     """
-    environment = [f'FLWR_HOME="$PWD/{home}"', *(f"{name}={value}" for name, value in QUIET.items())]
+    path = [] if first is None else [f'PATH="$PWD/{first}:$PATH"']
+    environment = [*path, f'FLWR_HOME="$PWD/{home}"', *(f"{name}={value}" for name, value in QUIET.items())]
     return " \\\n    ".join(_wrapped([*environment, program, *map(_quoted, arguments)]))
 
 

@@ -29,6 +29,7 @@ from fedft.deployment.processes import Programs
 from fedft.deployment.provision import Coordinator
 from fedft.deployment.provision_institution import Institution
 from fedft.deployment.provision_kit import supernode_command
+from fedft.deployment.provision_relay import RELAY
 from fedft.deployment.provision_superlink import QUIET, flower_program, superexec_command, superlink_command
 from fedft.deployment.proxy import nginx_command
 from fedft.errors import ConfigError
@@ -120,6 +121,7 @@ class Rehearsal:
             [flower_program(program), *arguments],
             env={
                 **FLOWER,
+                "PATH": f"{home.folder / RELAY}{os.pathsep}{FLOWER['PATH']}",
                 "FLWR_HOME": str(home.folder / "supernode" / "flower"),
                 "HOME": str(home.folder / "supernode"),
             },
@@ -282,6 +284,8 @@ def _hand_over(folder: Path, agent: int, relay: int) -> None:
         for path in (top, *top.rglob("*")):
             os.chown(path, owner, RELAY_GROUP)
             path.chmod(path.stat().st_mode & 0o700)
+    for path in (folder / RELAY, *(folder / RELAY).iterdir()):
+        path.chmod(0o750)  # to read and run, not to change
     folder.chmod(0o710)  # the relay may pass through to the socket, and sees no names
 
 

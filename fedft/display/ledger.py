@@ -73,7 +73,7 @@ def find_ledgers(path: Path, *, institution: str | None = None) -> dict[str, Pat
 
 
 def _name(file: Path) -> str:
-    return file.parent.name if file.name == "ledger.sqlite" else file.stem
+    return file.resolve().parent.name if file.name == "ledger.sqlite" else file.stem
 
 
 def _kept_elsewhere(run: Path) -> list[Path]:

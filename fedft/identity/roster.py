@@ -109,7 +109,7 @@ class Roster:
     @classmethod
     def read(cls, path: Path, coordinator: PublicKey) -> Roster:
         """The roster in ``path``. Raises IdentityError unless ``coordinator`` signed it, ConfigError for no file."""
-        return cls.open(_read(path), coordinator)
+        return cls.open(read_roster_file(path), coordinator)
 
     @classmethod
     def open(cls, data: bytes, coordinator: PublicKey) -> Roster:
@@ -128,6 +128,17 @@ class Roster:
         if not same:
             raise IdentityError("expected a roster as docs/SPEC.md has it, found other fields or values")
         return roster
+
+
+def changes(before: Roster, after: Roster) -> list[str]:
+    """Who joined, left, or has new keys, in words; nothing where nobody did."""
+    old, new = ({member.name: member for member in roster.members} for roster in (before, after))
+    found = {
+        "joined": new.keys() - old.keys(),
+        "left": old.keys() - new.keys(),
+        "new keys": {name for name in old.keys() & new.keys() if old[name] != new[name]},
+    }
+    return [f"{what}: {', '.join(sorted(names))}" for what, names in found.items() if names]
 
 
 def remember_roster(memory: Path, roster: Roster) -> None:
@@ -184,7 +195,8 @@ def _require_distinct(what: str, values: list[str]) -> None:
         raise ConfigError(f"expected every {what} in a roster once, found one twice: each institution has its own")
 
 
-def _read(path: Path) -> bytes:
+def read_roster_file(path: Path) -> bytes:
+    """The bytes at ``path``, as many as a roster may have and one. Raises ConfigError for no file."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_DOCUMENT_BYTES + 1)

@@ -89,7 +89,7 @@ class MaskedRounds:
         """
         told = json.loads(gather_keys(self.setup, {name: key}, self._identities()))
         self._offered[name] = key
-        if name in self.members and told["keys"][name]["key"] != self._keys().keys[name].hex():
+        if name in self.members and told["keys"][name] != json.loads(self._state.keys)["keys"][name]:
             self._changed.add(name)
 
     def is_outdated(self, there: Collection[str], round_number: int) -> bool:

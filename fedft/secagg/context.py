@@ -67,7 +67,7 @@ def gather_keys(run: str, messages: Mapping[str, bytes], identities: Identities)
     """The coordinator's list of the keys that members sent, by name. Raises IdentityError for another's."""
     keys: dict[str, dict[str, str]] = {}
     for name, message in messages.items():
-        payload = open_signed(KEY_LABEL, message, _identity(identities, name))
+        payload = open_signed(KEY_LABEL, message, identity_of(identities, name))
         fields = read_object(payload, MAX_KEYS_BYTES)
         key = fields.get("key")
         if not isinstance(key, str) or not _HEX.fullmatch(key) or payload != _key_payload(run, name, key):
@@ -91,7 +91,7 @@ def read_keys(data: bytes, run: str, identities: Identities) -> tuple[KeyList, b
         if not _HEX.fullmatch(entry["key"]) or not re.fullmatch(r"[0-9a-f]{128}", entry["signature"]):
             raise _misshapen("a list of keys")
         payload = _key_payload(run, name, entry["key"])
-        _identity(identities, name).verify(KEY_LABEL, payload, bytes.fromhex(entry["signature"]))
+        identity_of(identities, name).verify(KEY_LABEL, payload, bytes.fromhex(entry["signature"]))
         keys[name] = bytes.fromhex(entry["key"])
     return KeyList(run, keys), data
 
@@ -190,7 +190,8 @@ def require_keys(names: Sequence[str], keys: KeyList) -> None:
         raise IdentityError("expected a cohort whose keys are all in the run's list, found a stranger: set up again")
 
 
-def _identity(identities: Identities, name: str) -> PublicKey:
+def identity_of(identities: Identities, name: str) -> PublicKey:
+    """Raises IdentityError for a name that the roster does not have."""
     if name not in identities:
         raise IdentityError("expected members of the pinned roster, found a name it does not have: fetch the newest")
     return identities[name]

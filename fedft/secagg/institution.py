@@ -17,7 +17,16 @@ from fedft.errors import IdentityError, PolicyError, QuorumNotReached, StaleUpda
 from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.randomness import secure_bytes
-from fedft.secagg.context import Identities, KeyList, RoundContext, read_keys, require_keys, require_run, write_key
+from fedft.secagg.context import (
+    Identities,
+    KeyList,
+    RoundContext,
+    identity_of,
+    read_keys,
+    require_keys,
+    require_run,
+    write_key,
+)
 from fedft.secagg.encoding import Encoded, to_ring
 from fedft.secagg.graph import LEAST_COHORT
 from fedft.secagg.key_agreement import AgreementKey, commitment, mask_key, open_shares, pair_key, seal_shares
@@ -211,7 +220,7 @@ class Institution:
             raise UpdateError("expected a question to a holder of this round, found one to another member: ask those")
         chosen, dropped = [], revealed(context, question.uploaded)
         for name, head, package in zip(question.uploaded, question.heads, question.packages, strict=True):
-            read_upload_head(head, context, name, self._identities[name])
+            read_upload_head(head, context, name, identity_of(self._identities, name))
             plain = open_shares(self._pair(context.run, name), context.digest, name, self.name, package)
             if len(plain) != package_plain_bytes(context):
                 raise UpdateError(f'expected a share of each secret of "{name}", found another number: leave it out')

@@ -20,7 +20,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 import client.app as relay
-from fedft.deployment.coordinate import BUNDLE, write_bundle
+from fedft.deployment.bundle import BUNDLE, write_bundle
 from fedft.errors import IdentityError
 from fedft.flower.local_grid import LocalGrid
 from fedft.flower.records import body_content, body_of
@@ -131,6 +131,38 @@ def test_an_agent_that_dies_at_work_is_asked_again_when_it_is_back(
     finally:
         dying.kill()
         dying.wait(30)
+
+
+def test_an_agents_busy_is_carried_as_its_own_words(folder: Path) -> None:
+    agent = FakeAgent()
+    agent.may_answer.clear()
+    with served(agent, policy_in(folder, queue=0)):
+        first = threading.Thread(target=lambda: carried(b"slow", folder))
+        first.start()
+        wait_for(lambda: agent.at_once == 1)
+        assert carried(b"second", folder) == b"busy: second"
+        agent.may_answer.set()
+        first.join(20)
+
+
+def test_who_waits_at_an_agent_that_stops_is_answered_by_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "PAUSE_SECONDS", 0.05)
+    stopping, replies = FakeAgent(), list[bytes]()
+    stopping.may_answer.clear()
+    asking = [threading.Thread(target=lambda body=body: replies.append(carried(body, folder))) for body in (b"1", b"2")]
+    with served(stopping, policy_in(folder)) as agent:
+        asking[0].start()
+        wait_for(lambda: stopping.at_once == 1)
+        asking[1].start()
+        wait_for(lambda: agent.get("/v1/health").json()["waiting"] == 1)
+        threading.Timer(0.5, stopping.may_answer.set).start()
+    with served(FakeAgent(), policy_in(folder)):
+        for one in asking:
+            one.join(20)
+    assert replies == [b"answer to 1", b"answer to 2"]
+    assert stopping.asked == [b"1"]
 
 
 class Failing(FakeAgent):

@@ -50,6 +50,9 @@ class FakeAgent:
     def roll_call(self, body: bytes) -> bytes:
         return b"north, asked with " + body if self._then is None else self._then(body)
 
+    def busy(self, event: str, body: bytes) -> bytes:
+        return b"busy: " + body if self._then is None else self._then(body)
+
 
 class SlowAgent:
     """For another process: answers b"slow" when a file "go" stands in the folder, and anything else at once."""
@@ -68,6 +71,9 @@ class SlowAgent:
 
     def roll_call(self, body: bytes) -> bytes:
         return b"north"
+
+    def busy(self, event: str, body: bytes) -> bytes:
+        return b"busy: " + body
 
 
 @contextmanager

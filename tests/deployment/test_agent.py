@@ -119,6 +119,19 @@ def test_a_refusal_is_signed_by_the_institution(private: Deployed, tmp_path: Pat
     assert answer == Refusal(institution="north", run=elsewhere.run, round=1, reason="wrong-plan")
 
 
+def test_a_busy_agent_says_so_itself_and_the_round_goes_on_without_a_charge(private: Deployed, tmp_path: Path) -> None:
+    north = private.agents["north"]
+    private.answering["north"] = lambda body: north.busy("answer", body)
+    private.play(tmp_path / "run")
+    assert [record["refused"] for record in records_of(tmp_path / "run")] == [{"north": "busy"}] * 2
+    assert [record["updates"] for record in records_of(tmp_path / "run")] == [["south", "west"]] * 2
+    assert private.charges("north") == ()
+    payload = open_signed(REQUEST_LABEL, private.asked[0], private.coordinator.key.public)
+    for wrong in (seal(REQUEST_LABEL, payload, PrivateKey.generate()), payload, b""):
+        with pytest.raises(IdentityError):
+            north.busy("answer", wrong)
+
+
 def test_a_removed_institution_takes_no_part_from_the_next_round_on(private: Deployed, tmp_path: Path) -> None:
     coordinate.begin(private.config, tmp_path / "run", private.coordinator)
     private.coordinator.revoke("west")

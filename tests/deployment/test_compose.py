@@ -219,7 +219,7 @@ def containers() -> Iterator[Containers]:
 def test_the_agent_answers_in_a_namespace_without_an_interface(containers: Containers) -> None:
     agent = containers.start("agent")
     try:
-        assert wait(lambda: containers.is_healthy("agent"), 40, agent), containers.log("agent")
+        assert wait(lambda: containers.is_healthy("agent"), 120, agent), containers.log("agent")
         devices = Path(f"/proc/{agent.pid}/net/dev").read_text().splitlines()[2:]
         assert [line.split(":")[0].strip() for line in devices] == ["lo"]
         assert not Path(f"/proc/{agent.pid}/net/route").read_text().splitlines()[1:]  # under the heading
@@ -230,7 +230,9 @@ def test_the_agent_answers_in_a_namespace_without_an_interface(containers: Conta
             reply = client.post("http://agent/v1/roll-call", content=question).raise_for_status().content
         member = containers.roster.member("north")
         assert decode_presence(open_signed(ROLL_CALL_LABEL, reply, member.key), nonce=nonce) == ("north", b"")
-        assert (containers.folder / "institution" / "ledger" / "ledger.sqlite").is_file()
+        written = [path for path in (containers.folder / "institution" / "ledger").rglob("*") if path.is_file()]
+        assert {"ledger.sqlite", "roster-memory.json", "agent.log"} <= {path.name for path in written}
+        assert all(path.stat().st_mode & 0o077 == 0 for path in written), "its owner's alone"
     finally:
         stop(agent)
     assert agent.returncode == 0

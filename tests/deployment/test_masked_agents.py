@@ -90,6 +90,15 @@ def test_a_question_asked_twice_gets_the_stored_bytes_and_another_set_nothing(
         agent.unmask(seal(UNMASK_LABEL, payload, PrivateKey.generate()))
 
 
+def test_an_agent_too_busy_for_a_question_says_so_and_reveals_nothing(deployed: Deployed, tmp_path: Path) -> None:
+    run = deployed.play(tmp_path / "run")["run"]
+    name, question = deployed.questions[-1]
+    told = deployed.opened(name, deployed.agents[name].busy("unmask", question))
+    assert told == Refusal(institution=name, run=run, round=2, reason="busy")
+    with pytest.raises(IdentityError):
+        deployed.agents[name].busy("unmask", question[:-1])
+
+
 def context_of(deployed: Deployed, name: str, number: int) -> RoundContext:
     with Ledger.open(deployed.policy(name).agent.ledger, read_only=True) as ledger:
         stored = ledger.stored_release(ledger.entries()[-1].fields["run"], number, "update")

@@ -115,6 +115,31 @@ def test_keys_are_replaced(coordinator: Path) -> None:
     assert run("renew", coordinator).exit_code == 0
 
 
+def test_a_newer_roster_is_taken_and_an_older_or_anothers_is_not(coordinator: Path) -> None:
+    parent = coordinator.parent
+    for name in ("north", "south"):
+        assert (
+            run(
+                "admit", coordinator, parent / name / "request.json", "--fingerprint", request(coordinator, name)
+            ).exit_code
+            == 0
+        )
+        (parent / f"{name}.json").write_bytes((coordinator / "roster.json").read_bytes())
+        assert run("kit", coordinator, name, "--out", parent / f"{name}.tar.gz").exit_code == 0
+        assert run("accept", parent / name, parent / f"{name}.tar.gz").exit_code == 0
+    done = run("update", parent / "north", coordinator / "roster.json")
+    assert done.stdout == 'version 2 of the roster of "hospitals"; joined: south\n'
+    assert run("update", parent / "north", parent / "north.json").exit_code == 1
+    assert (parent / "north" / "roster.json").read_bytes() == (coordinator / "roster.json").read_bytes()
+    assert run("revoke", coordinator, "north").exit_code == 0
+    done = run("update", parent / "south", coordinator / "roster.json")
+    assert done.stdout == 'version 3 of the roster of "hospitals"; left: north\n'
+    assert run("update", parent / "north", coordinator / "roster.json").exit_code == 1
+    assert run("init", parent / "banks", "--name", "banks", "--host", "b").exit_code == 0
+    assert run("update", parent / "south", parent / "banks" / "roster.json").exit_code == 1
+    assert run("check", parent / "south").exit_code == 0
+
+
 def test_a_superlink_that_is_not_there_does_not_undo_an_admission(coordinator: Path) -> None:
     fingerprint, file = request(coordinator, "north"), coordinator.parent / "north" / "request.json"
     done = run("admit", coordinator, file, "--fingerprint", fingerprint, "--superlink", "127.0.0.1:9")

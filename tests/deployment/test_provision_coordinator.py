@@ -84,8 +84,34 @@ def test_a_key_that_others_may_read_is_refused_at_the_start(made: Made, name: st
     with pytest.raises(ConfigError, match=r"0600.*0640"):
         Coordinator.open(made.coordinator.folder)
     (made.coordinator.folder / name).unlink()
-    with pytest.raises(ConfigError):
-        Coordinator.open(made.coordinator.folder)
+    if name != "ca.key":  # which may be kept elsewhere
+        with pytest.raises(ConfigError):
+            Coordinator.open(made.coordinator.folder)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_without_the_authoritys_key_it_works_and_admits_revokes_or_renews_nobody(made: Made, empty: bool) -> None:
+    north, south = made.member("north"), made.institution("south")
+    key = made.coordinator.folder / "ca.key"
+    kept = key.rename(made.folder / "elsewhere")
+    if empty:
+        key.touch(0o600)
+    opened = Coordinator.open(made.coordinator.folder)
+    assert [member.name for member in opened.check().members] == ["north"]
+    opened.kit("north", made.folder / "again.tar.gz")
+    before = sorted((path, path.stat().st_mtime_ns) for path in opened.folder.rglob("*"))
+    replacing = opened.read_request(north.request_replacement())
+    for change in (
+        lambda: opened.admit(made.request_of(south)),
+        lambda: opened.admit(replacing, replacing=True),
+        lambda: opened.revoke("north"),
+        opened.renew,
+    ):
+        with pytest.raises(ConfigError, match="bring it back"):
+            change()
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in opened.folder.rglob("*"))
+    kept.rename(key)
+    assert [member.name for member in opened.admit(made.request_of(south)).members] == ["north", "south"]
 
 
 def test_another_coordinators_key_or_none_is_refused(made: Made, tmp_path: Path) -> None:

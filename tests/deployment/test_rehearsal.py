@@ -1,6 +1,7 @@
 """The whole real thing on loopback, as fedft rehearse plays it: every program started, a run played, and all stopped.
 
-Without privacy, so that what came over the network can be compared bit for bit with the simulation.
+Without privacy, so that what came over the network can be compared bit for bit with the simulation. The bundle's
+ClientApp is a hostile one: that the run ends, and leaves no mark, shows that institutions run their own relay.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 
 from fedft.config import load_config
 from fedft.deployment import coordinate, rehearse
+from fedft.deployment.bundle import write_bundle
 from fedft.deployment.rehearse import FIRST_USER
 from fedft.ledger.store import Ledger
 from fedft.privacy.events import UnprotectedRelease
@@ -26,6 +28,11 @@ from tests.deployment.open_door import needs_nginx
 from tests.federation import NAMES, OFF, adapter_of, records_of
 
 ROUNDS = 2
+HOSTILE = """
+from pathlib import Path
+Path({mark!r}, "it ran").touch()
+app = None
+"""
 PROGRAMS = ["flower-superlink", "flower-superexec", "nginx"] + 3 * ["agent", "flower-supernode", "nginx"]
 
 
@@ -36,6 +43,9 @@ class Played:
         self.file, self.all, self.run = federation_file(folder, extra=""), folder / "all", folder / "all" / "run"
         self.programs: dict[int, list[str]] = {}
         self.users: dict[int, int] = {}
+        self.mark = folder / "mark"
+        self.mark.mkdir()
+        self.mark.chmod(0o777)
         original, before = coordinate.play, set(children(os.getpid()))
 
         def play(*args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -47,7 +57,13 @@ class Played:
         options = [word for override in OFF for word in ("--set", override)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(coordinate, "play", play)
+            patch.setattr(coordinate, "write_bundle", self._write_hostile)
             self.result = fedft("rehearse", self.file, *options, "--folder", self.all, "--plain")
+
+    def _write_hostile(self, folder: Path) -> Path:
+        bundle = write_bundle(folder)
+        (bundle / "client" / "app.py").write_text(HOSTILE.format(mark=str(self.mark)))
+        return bundle
 
     def pids(self, name: str) -> list[int]:
         """Of that program. nginx writes its command into one word."""
@@ -70,6 +86,7 @@ def test_a_rehearsal_is_played_over_everything_that_organisations_would_run(tmp_
         each_ledger_was_charged_for_each_round(played)
         every_program_was_there_as_its_own_user_and_none_is_left(played)
         the_superlink_knew_who_called_and_nothing_was_installed(played)
+        no_code_of_the_bundle_ran_at_an_institution(played)
 
 
 def every_round_has_every_update_and_the_folder_is_a_whole_runs(played: Played) -> None:
@@ -119,3 +136,10 @@ def the_superlink_knew_who_called_and_nothing_was_installed(played: Played) -> N
         assert option in superlink
     for pid in played.pids("flower-supernode"):
         assert {"--auth-supernode-private-key", "--root-certificates"} <= set(played.programs[pid])
+
+
+def no_code_of_the_bundle_ran_at_an_institution(played: Played) -> None:
+    assert list(played.mark.iterdir()) == []
+    for name in NAMES:
+        home = played.all / "institutions" / name / "supernode" / "flower"
+        assert not list(home.rglob("app.py")), "the bundle was unpacked"

@@ -72,12 +72,14 @@ def test_an_unprotected_release_has_no_guarantee(tmp_path: Path) -> None:
     assert "no guarantee" in text_of(path)
 
 
-def test_ledgers_are_found_in_runs_variants_and_shared_folders(tmp_path: Path) -> None:
+def test_ledgers_are_found_in_runs_variants_and_shared_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     north = ledger_at(tmp_path / "run/institutions/north/ledger.sqlite", EVENT)
     south = ledger_at(tmp_path / "run/institutions/south/ledger.sqlite", EVENT)
     assert find_ledgers(tmp_path / "run") == {"north": north, "south": south}
     assert find_ledgers(tmp_path / "run", institution="south") == {"south": south}
     assert find_ledgers(north) == {"north": north}
+    monkeypatch.chdir(north.parent)
+    assert find_ledgers(Path("ledger.sqlite")) == {"north": Path("ledger.sqlite")}
     first = ledger_at(tmp_path / "two/a/institutions/north/ledger.sqlite", EVENT)
     second = ledger_at(tmp_path / "two/b/institutions/north/ledger.sqlite", EVENT)
     assert sorted(find_ledgers(tmp_path / "two").values()) == [first, second]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fedft.deployment import rehearse
+from fedft.deployment.provision_relay import PROGRAMS
 from fedft.deployment.rehearse import FIRST_USER, RELAY_GROUP
 from tests.deployment.deployed import Provisioned
 from tests.dying import processes
@@ -25,7 +26,7 @@ from tests.federation import federation
 
 RELAY_USER = FIRST_USER + 500
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"
-THE_RELAYS = ("supernode", "agent.sock")
+THE_RELAYS = ("supernode", "relay", "agent.sock")
 """All that its group may see."""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another system user reads")
@@ -68,6 +69,16 @@ def test_the_relays_user_reads_neither_rows_nor_ledger_nor_key_nor_memory_while_
         assert b"Permission denied" in done.stderr
     assert read_by_the_relay(home / "supernode" / "node.key").returncode == 0, "the relay's own can be"
     assert asked_by_the_relay(agent) == b"HTTP/1.1 200 OK"
+
+
+def test_the_relays_user_runs_its_program_and_cannot_change_it(
+    answering: tuple[Provisioned, AgentProcess, bytes],
+) -> None:
+    relay = answering[0].homes["north"].folder / "relay"
+    assert {path.name for path in relay.iterdir()} == {"relay.py", *PROGRAMS}
+    for path in (relay, *relay.iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o750
+        assert path.stat().st_uid != RELAY_USER
 
 
 def test_the_agents_log_is_its_owners_and_holds_no_row(answering: tuple[Provisioned, AgentProcess, bytes]) -> None:

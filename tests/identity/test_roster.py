@@ -12,7 +12,7 @@ from fedft.errors import ConfigError, IdentityError, StorageError
 from fedft.identity.documents import MAX_DOCUMENT_BYTES
 from fedft.identity.keys import PrivateKey
 from fedft.identity.node_keys import make_node_key
-from fedft.identity.roster import Member, Roster, remember_roster
+from fedft.identity.roster import Member, Roster, changes, remember_roster
 
 COORDINATOR, STRANGER = PrivateKey.generate(), PrivateKey.generate()
 
@@ -84,6 +84,18 @@ def test_nor_a_second_one_of_the_same_version(tmp_path: Path, roster: Roster) ->
         remember_roster(tmp_path / "memory.json", replace(roster, members=roster.members[1:]))
     with pytest.raises(IdentityError, match="folder of its own"):
         remember_roster(tmp_path / "memory.json", replace(roster, federation="banks", version=9))
+
+
+def test_what_a_newer_one_changes_is_said_in_names(roster: Roster) -> None:
+    first, second = roster.members[:2]
+    other = replace(first, key=PrivateKey.generate().public)
+    assert changes(roster, roster) == []
+    assert changes(roster, replace(roster, members=(other, *roster.members[1:]))) == [f"new keys: {first.name}"]
+    without = replace(roster, members=roster.members[1:])
+    assert (changes(roster, without), changes(without, roster)) == ([f"left: {first.name}"], [f"joined: {first.name}"])
+    assert changes(without, replace(roster, members=(first, *roster.members[2:]))) == [
+        f"joined: {first.name}", f"left: {second.name}",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"label":"fedft/v1/roster-memory","version":"4"}', "[" * 5000])
