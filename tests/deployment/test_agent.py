@@ -45,6 +45,10 @@ def test_without_privacy_agents_end_with_the_bits_of_the_simulation(tmp_path: Pa
     members = Deployed(tmp_path / "all", config)
     members.play(tmp_path / "run")
     members.close()
+    for home in members.homes.values():
+        with Ledger.open(home.folder / "ledger.sqlite", read_only=True) as ledger:
+            charged = [entry.fields["evidence"] for entry in ledger.entries() if entry.kind == "intent"]
+        assert [one["allowed_by"] for one in charged] == ['release.unprotected = ["update"]'] * 2
     play(config, folder=tmp_path / "simulated")
     assert np.array_equal(adapter_of(tmp_path / "run"), adapter_of(tmp_path / "simulated"))
     assert [record["updates"] for record in records_of(tmp_path / "run")] == [sorted(NAMES)] * 2
