@@ -30,7 +30,7 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from fedft.errors import PrivacyError
-from fedft.privacy.accountant import INTERVAL, widened
+from fedft.privacy.accountant import INTERVAL, LARGEST_NOISE, widened
 from fedft.privacy.events import DataIndependentRelease, DistributedStep, PrivacyEvent, UnprotectedRelease
 
 PRV_ERROR = 0.02
@@ -50,8 +50,11 @@ def rdp_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
 
 
 def coarse_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
-    """As ``epsilon_of``, by dp_accounting's own PLD accountant on a grid of COARSE."""
-    accountant = PLDAccountant(value_discretization_interval=COARSE)
+    """As ``epsilon_of``, by dp_accounting's own PLD accountant on a grid of COARSE, wider where losses are large."""
+    interval = max(COARSE, rdp_epsilon(events, delta) / 2**18)
+    if interval >= 0.1:
+        raise PrivacyError("expected losses below 25,000, found larger ones: no figure on a wider grid")
+    accountant = PLDAccountant(value_discretization_interval=interval)
     accountant.compose(_in_dp_accountings_words(_counts(events)))
     return widened(lambda left: float(accountant.get_epsilon(left)), delta, _gap(events))
 
@@ -96,7 +99,8 @@ def _counts(events: Sequence[PrivacyEvent]) -> _Counts:
         if isinstance(event, UnprotectedRelease):
             raise PrivacyError("expected releases under a guarantee, found one without: its epsilon is infinite")
         if not isinstance(event, DataIndependentRelease):
-            found[event.noise_multiplier, getattr(event, "sampling_rate", 1.0)] += getattr(event, "steps", 1)
+            noise = min(event.noise_multiplier, LARGEST_NOISE)
+            found[noise, getattr(event, "sampling_rate", 1.0)] += getattr(event, "steps", 1)
     return found
 
 

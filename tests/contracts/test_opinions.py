@@ -78,7 +78,7 @@ def exact_gaussian(sigma: float, delta: float) -> float:
     return float(brentq(excess, 0, 200, xtol=1e-10))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.floats(0.4, 30), st.sampled_from([1e-3, 1e-5, 1e-8]), st.integers(1, 40))
 def test_a_gaussian_has_its_closed_form_by_each(sigma: float, delta: float, releases: int) -> None:
     exact = exact_gaussian(sigma, delta)
@@ -89,7 +89,7 @@ def test_a_gaussian_has_its_closed_form_by_each(sigma: float, delta: float, rele
     assert exact <= rdp_epsilon(events, delta) <= 1.5 * exact + 0.05
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     st.lists(st.sampled_from([DpSgdRound(2.0, 0.1, 10), GaussianRelease(8.0), DpSgdRound(1.5, 0.05, 5)]), max_size=5)
 )
