@@ -1,4 +1,4 @@
-"""Commands of an auditor: audit recompute, audit plan. They need no network, no GPU and no torch."""
+"""Commands of an auditor: audit recompute. They need no network, no GPU and no torch."""
 
 from __future__ import annotations
 
