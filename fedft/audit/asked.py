@@ -18,7 +18,7 @@ ONE_TASK = "default"
 
 @dataclass(frozen=True)
 class Asked:
-    """Of one institution in one run. ``dataset`` and ``cap`` None: its own matter, as across organisations.
+    """Of one institution in one run. ``dataset``, ``cap`` None: its own matter, as across organisations, or not known.
 
     fisher_noise: of a private Fisher, None where there is none.
     """
@@ -68,6 +68,7 @@ def asked_of(run: Run, name: str) -> Asked:
             "a newer version wrote it"
         )
     epsilon = number(pick(config, "privacy.epsilon"))
+    elsewhere = run.is_elsewhere or not run.summary  # without a summary it is not known
     private_fisher = pick(config, "continual.method") != "none" and pick(config, "continual.fisher") == "private-dp"
     tasks, lengths = _task_lengths(config)
     return Asked(
@@ -80,8 +81,8 @@ def asked_of(run: Run, name: str) -> Asked:
         epsilon=epsilon,
         delta=number(pick(config, "privacy.delta")),
         clip_norm=number(pick(config, "privacy.clip_norm")),
-        dataset=None if run.is_elsewhere else dataset_of(config, name),
-        cap=None if run.is_elsewhere else number(section.get("epsilon")) or epsilon,
+        dataset=None if elsewhere else dataset_of(config, name),
+        cap=None if elsewhere else number(section.get("epsilon")) or epsilon,
         masked=pick(config, "secure_aggregation.enabled") is True,
         fisher_noise=number(pick(config, "continual.fisher_noise_multiplier")) if private_fisher else None,
         tasks=tasks,
