@@ -41,7 +41,7 @@ DOORS = {
     "ray": ("flower/",),
     "opacus": ("training/dp_sgd.py",),
     "peft": ("model/adapter.py",),
-    "dp_accounting": ("privacy/accountant.py",),
+    "dp_accounting": ("privacy/accountant.py", "privacy/opinions.py"),
     "cryptography": (
         "randomness.py",
         "identity/",

@@ -53,11 +53,15 @@ def institution_of(
     fisher: PublicFisher,
     on_step: Callable[[int, int], None] | None = None,
     member: Member | None = None,
+    allowed_by: str = 'privacy.mode = "off"',
 ) -> Institution:
     """The institution that answers rounds. home: keeps what must outlive it; dataset: whose budget is spent.
 
-    member: needed for secure aggregation. Raises ConfigError where it is asked for and there is none.
+    member: needed for secure aggregation. Raises ConfigError where it is asked for and there is none. allowed_by: the
+    line that lets a run without privacy train; of the federation file, where no policy has one.
     """
+    guarantee = guarantee_of(plan)
+    about = {"unit": config.data.unit or "", **({} if guarantee is not None else {"allowed_by": allowed_by})}
     return Institution(
         InstitutionId(data.section.name),
         model=model,
@@ -65,12 +69,13 @@ def institution_of(
         dataset=dataset,
         ledger=ledger,
         terms=training_terms(config, data.section),
-        guarantee=guarantee_of(plan),
+        guarantee=guarantee,
         seed=config.federation.seed,
         consolidator=_consolidator(config, home, fisher),
         on_step=on_step,
         note=lines_into(home / "log.txt"),
         masking=masking_of(config, data.section.name, member),
+        about=about,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import epsilon_of
 
 Body = Mapping[str, Any]
+LARGEST_FILE = 2**27
+"""Bytes of a file that is read whole; 1,000 rounds of 100 institutions come to a tenth of it."""
+
 _EVIDENCE = (
     "config.json",
     "metrics.jsonl",
@@ -60,7 +63,8 @@ class Run:
         names: dict[str, None] = dict.fromkeys(part(self.summary, "institutions"))
         for record in self.rounds:
             for key in ("epsilon", "updates", "refused", "missing"):
-                names.update(dict.fromkeys(record.get(key) or ()))
+                told = record.get(key)
+                names.update(dict.fromkeys(filter(_is_name, told if isinstance(told, list | Mapping) else ())))
         return tuple(names)
 
     @property
@@ -91,6 +95,14 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """Raises StorageError when this is no run folder or a file in it is not what fedft writes."""
+    run = read_files(folder)
+    names = [name for name in _EVIDENCE if (folder / name).is_file()]
+    digests = {name: _digest(folder / name) for name in names}
+    return replace(run, ledgers=_read_ledgers(folder, run.summary, run.config), digests=digests)
+
+
+def read_files(folder: Path) -> Run:
+    """The same without ledgers and digests."""
     config, summary = _read_json(folder / "config.json"), _read_json(folder / "summary.json")
     rounds, cut_line = _read_lines(folder / "metrics.jsonl")
     if not config and not summary and not rounds:
@@ -98,9 +110,7 @@ def read_run(folder: Path) -> Run:
             f"expected a run folder with config.json, metrics.jsonl or summary.json, found none of them in {folder}: "
             "give the folder that fedft simulate wrote"
         )
-    names = [name for name in _EVIDENCE if (folder / name).is_file()]
-    digests = {name: _digest(folder / name) for name in names}
-    return Run(folder, config, rounds, summary, _read_ledgers(folder, summary, config), digests, cut_line)
+    return Run(folder, config, rounds, summary, (), {}, cut_line)
 
 
 def part(body: Body, key: str) -> Body:
@@ -117,11 +127,27 @@ def pick(body: Body, dotted: str) -> Any:
     return value
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def number(value: object) -> float | None:
     """``value`` as a finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def sections(config: Body) -> dict[str, Body]:
+    """The configuration's [[institutions]] by name."""
+    listed = config.get("institutions")
+    bodies = [body for body in listed if isinstance(body, Mapping)] if isinstance(listed, list) else []
+    return {body["name"]: body for body in bodies if isinstance(body.get("name"), str)}
+
+
+def dataset_of(config: Body, institution: str) -> str:
+    """The name that the institution's budget belongs to: its own unless the configuration gives another."""
+    return str(sections(config).get(institution, {}).get("dataset") or institution)
 
 
 def _read_json(path: Path) -> Body:
@@ -142,6 +168,8 @@ def _read_lines(path: Path) -> tuple[tuple[Body, ...], bool]:
 
 def _read(path: Path) -> str:
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise StorageError(f"expected {path} to have at most {LARGEST_FILE:,} bytes, found more: nothing was read")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(
@@ -170,21 +198,13 @@ def _digest(path: Path) -> str:
 def _read_ledgers(folder: Path, summary: Body, config: Body) -> tuple[LedgerView, ...]:
     paths = sorted(folder.glob("institutions/*/ledger.sqlite"))
     return tuple(
-        _view(path, _delta(path.parent.name, summary, config), _dataset(path.parent.name, config)) for path in paths
+        _view(path, _delta(path.parent.name, summary, config), dataset_of(config, path.parent.name)) for path in paths
     )
 
 
 def _delta(institution: str, summary: Body, config: Body) -> float | None:
     stated = number(pick(part(part(summary, "institutions"), institution), "delta"))
     return stated if stated is not None else number(pick(config, "privacy.delta"))
-
-
-def _dataset(institution: str, config: Body) -> str:
-    """The name that the institution's budget belongs to: its own unless the configuration gives another."""
-    listed = config.get("institutions")
-    sections = [body for body in listed if isinstance(body, Mapping)] if isinstance(listed, list) else []
-    named = (body.get("dataset") for body in sections if body.get("name") == institution)
-    return str(next(named, None) or institution)
 
 
 def _view(path: Path, delta: float | None, own_dataset: str) -> LedgerView:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import typer
 
+from fedft.cli.audit import recompute
+from fedft.cli.audit_plan import plan as audit_plan
 from fedft.cli.deployment import agent, coordinate, rehearse, status
 from fedft.cli.evidence import report, show
 from fedft.cli.frame import Commands
@@ -42,6 +44,10 @@ for _panel, _commands in _PANELS.items():
 _ledger = typer.Typer(help="The privacy ledger of an institution.", no_args_is_help=True)
 _ledger.command()(show)
 app.add_typer(_ledger, name="ledger", rich_help_panel="See what happened")
+_audit = typer.Typer(help="What an auditor checks, without network, GPU or torch.", no_args_is_help=True)
+_audit.command()(recompute)
+_audit.command("plan")(audit_plan)
+app.add_typer(_audit, name="audit", rich_help_panel="See what happened")
 app.add_typer(_provision, name="provision", rich_help_panel="Across organisations")
 
 

@@ -13,6 +13,7 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -191,6 +192,7 @@ class Agent:
             ledger=self._ledger,
             fisher=public_fisher_on(config, model, reference),
             member=self._member,
+            allowed_by=f"release.unprotected = {json.dumps(policy.release.unprotected)}",
         )
 
     def _adapted(self, config: FederationConfig) -> AdaptedModel:

@@ -29,6 +29,7 @@ from fedft.model.adapter import AdaptedModel
 from fedft.privacy.accountant import epsilon_of, require_budget_for, require_delta
 from fedft.privacy.events import DpSgdRound, PrivacyEvent, UnprotectedRelease
 from fedft.randomness import SecureStream, reproducible_rng, secure_bytes
+from fedft.rounds.evidence import evidence_of
 from fedft.rounds.member import Masked, Member, require_masking, stored_upload
 from fedft.rounds.plan import RoundPlan, RoundRequest, require_sent_adapter
 from fedft.rounds.terms import Guarantee, Masking, TrainingTerms
@@ -63,6 +64,8 @@ class Institution:
         Takes lines that depend on the rows and stay with the institution. The program's log does not.
     masking
         None: updates leave as they are.
+    about
+        Further evidence of every charge: whose unit, and what allowed a release without a guarantee.
 
     Raises
     ------
@@ -85,9 +88,10 @@ class Institution:
         on_step: Callable[[int, int], None] | None = None,
         note: Callable[[str], None] | None = None,
         masking: Masking | None = None,
+        about: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name, self.model, self.data, self.dataset, self.ledger = name, model, data, dataset, ledger
-        self.terms, self.guarantee, self.seed = terms, guarantee, seed
+        self.terms, self.guarantee, self.seed, self.about = terms, guarantee, seed, about
         self.training_seconds = 0.0
         self._consolidator, self._on_step, self._note, self._masking = consolidator, on_step, note, masking
         self._tested: set[tuple[str, ...]] = set()
@@ -140,9 +144,6 @@ class Institution:
         if self.ledger.find_intent(plan.run, plan.round, purpose) is None and self.guarantee is not None:
             past, cap = self.ledger.events(self.dataset), self.guarantee
             require_budget_for(past, event, epsilon=cap.epsilon, delta=cap.delta, dataset=self.dataset)
-        evidence: dict[str, str | int | float] = {"fingerprint": data.fingerprint, "units": data.unit_count, **more}
-        if self.guarantee is not None:
-            evidence |= {"clip_norm": self.guarantee.clip_norm, "delta": self.guarantee.delta}
         return self.ledger.record_intent(
             run=plan.run,
             round=plan.round,
@@ -150,7 +151,7 @@ class Institution:
             dataset=self.dataset,
             plan_digest=plan.digest,
             event=event,
-            evidence=evidence,
+            evidence={**evidence_of(self, data), **more},
         )
 
     def _answer(self, request: RoundRequest) -> bytes:

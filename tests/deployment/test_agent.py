@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedft.audit.findings import HOLDS
+from fedft.audit.recompute import recompute
 from fedft.config import load_policy
 from fedft.deployment import coordinate, rehearse
 from fedft.deployment.agent import Agent
@@ -45,6 +47,10 @@ def test_without_privacy_agents_end_with_the_bits_of_the_simulation(tmp_path: Pa
     members = Deployed(tmp_path / "all", config)
     members.play(tmp_path / "run")
     members.close()
+    for home in members.homes.values():
+        with Ledger.open(home.folder / "ledger.sqlite", read_only=True) as ledger:
+            charged = [entry.fields["evidence"] for entry in ledger.entries() if entry.kind == "intent"]
+        assert [one["allowed_by"] for one in charged] == ['release.unprotected = ["update"]'] * 2
     play(config, folder=tmp_path / "simulated")
     assert np.array_equal(adapter_of(tmp_path / "run"), adapter_of(tmp_path / "simulated"))
     assert [record["updates"] for record in records_of(tmp_path / "run")] == [sorted(NAMES)] * 2
@@ -56,6 +62,12 @@ def test_a_private_run_is_charged_in_each_ledger_and_leaves_a_run_folder(private
     for home in private.homes.values():
         with Ledger.open(home.folder / "ledger.sqlite", read_only=True) as ledger:
             assert len(ledger.events(home.name)) == 2
+    ledgers = [(None, home.folder / "ledger.sqlite") for home in private.homes.values()]
+    recomputed = recompute(tmp_path / "run", ledgers)
+    assert (recomputed.exit_code, recomputed.findings) == (HOLDS, ())
+    assert {account.institution for account in recomputed.accounts} == set(NAMES)
+    missing = recompute(tmp_path / "run", ledgers[1:])
+    assert [finding.code for finding in missing.findings] == ["ledger-missing"]
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
 
 

@@ -8,7 +8,15 @@ import time
 import pytest
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
-from fedft.privacy.accountant import _kept_step, calibrate, epsilon_curve, epsilon_of, require_budget_for, require_delta
+from fedft.privacy.accountant import (
+    _kept_step,
+    calibrate,
+    epsilon_curve,
+    epsilon_of,
+    is_more_noise_than_calibrated,
+    require_budget_for,
+    require_delta,
+)
 from fedft.privacy.events import DataIndependentRelease, DpSgdRound, GaussianRelease, PrivacyEvent, UnprotectedRelease
 
 ROUND = DpSgdRound(2.0, 0.1, 20)
@@ -132,3 +140,15 @@ def test_what_calibration_tries_leaves_room_for_the_steps_of_ten_institutions() 
         step = DpSgdRound(noise, rate, 20)
         require_budget_for([step], step, epsilon=8.0, delta=1.3e-5, dataset="wards")
     assert _kept_step.cache_info().misses == kept.misses
+
+
+@pytest.mark.parametrize(("epsilon", "rate", "steps"), [(8.0, 0.05, 100), (1.0, 0.01, 40), (3.0, 0.3, 500)])
+def test_more_noise_than_needed_is_seen_and_the_needed_one_is_not(epsilon: float, rate: float, steps: int) -> None:
+    noise = calibrate(epsilon=epsilon, delta=1e-5, sampling_rate=rate, steps=steps)
+
+    def more(value: float) -> bool:
+        return is_more_noise_than_calibrated(value, epsilon=epsilon, delta=1e-5, sampling_rate=rate, steps=steps)
+
+    assert not more(noise)
+    assert not more(noise / 2)
+    assert more(noise * 1.02)

@@ -43,8 +43,8 @@ def test_what_is_charged_is_what_is_done(setup: Setup, north: Institution, ledge
     assert intent.event == DpSgdRound(GUARANTEE.noise_multiplier, BATCH / data.unit_count, 2)
     assert (intent.dataset, intent.plan_digest) == ("north", request_of(setup).plan.digest)
     assert intent.evidence == {
-        "fingerprint": data.fingerprint, "units": data.unit_count, "clip_norm": GUARANTEE.clip_norm,
-        "delta": GUARANTEE.delta,
+        "institution": "north", "fingerprint": data.fingerprint, "units": data.unit_count, "batch_size": BATCH,
+        "clip_norm": GUARANTEE.clip_norm, "delta": GUARANTEE.delta, "cap": GUARANTEE.epsilon,
     }  # fmt: skip
 
 
