@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from fedft.audit.folder import Run, dataset_of, number, part, pick, sections
 from fedft.errors import StorageError, UnreachableEpsilon
 from fedft.privacy.accountant import calibrate, epsilon_of, is_more_noise_than_calibrated
+from fedft.privacy.distributed import calibrate_distributed
 from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
 
 ONE_TASK = "default"
@@ -20,7 +22,8 @@ ONE_TASK = "default"
 class Asked:
     """Of one institution in one run. ``dataset``, ``cap`` None: its own matter, as across organisations, or not known.
 
-    fisher_noise: of a private Fisher, None where there is none.
+    max_units: with noise in shares, over which batch_size is everybody's sampling rate. fisher_noise: of a private
+    Fisher, None where there is none.
     """
 
     run: str
@@ -35,6 +38,7 @@ class Asked:
     dataset: str | None
     cap: float | None
     masked: bool
+    max_units: int | None
     fisher_noise: float | None
     tasks: tuple[str, ...]
     task_ends: tuple[int, ...]
@@ -84,6 +88,7 @@ def asked_of(run: Run, name: str) -> Asked:
         dataset=None if elsewhere else dataset_of(config, name),
         cap=None if elsewhere else number(section.get("epsilon")) or epsilon,
         masked=pick(config, "secure_aggregation.enabled") is True,
+        max_units=_whole_or(pick(config, "privacy.max_units")),
         fisher_noise=number(pick(config, "continual.fisher_noise_multiplier")) if private_fisher else None,
         tasks=tasks,
         task_ends=tuple(accumulate(lengths)),
@@ -117,6 +122,28 @@ def noise_problem(asked: Asked, noise: float, units: Mapping[str, int], *, compl
     return (
         f"expected noise multiplier {expected} for epsilon {asked.epsilon:g} at delta {asked.delta:g} over {steps} "
         f"steps at sampling rate {rate:.6g}, found {noise:g}, with which they come to {spent:.4g}"
+    )
+
+
+def shared_noise_problem(asked: Asked, noise: float) -> str | None:
+    """The same where noise is added in shares: everybody's is the same, whatever the size of the data set."""
+    if asked.epsilon is None or asked.delta is None or asked.max_units is None:
+        return None
+    plan: dict[str, Any] = {
+        "epsilon": asked.epsilon,
+        "delta": asked.delta,
+        "sampling_rate": asked.batch_size / asked.max_units,
+        "steps": asked.rounds,
+    }
+    try:
+        expected = calibrate_distributed(**plan)
+    except UnreachableEpsilon:
+        expected = math.inf
+    if noise == expected:
+        return None
+    return (
+        f"expected noise multiplier {expected:g} in the sum for epsilon {asked.epsilon:g} at delta {asked.delta:g} "
+        f"over {asked.rounds} steps at sampling rate {plan['sampling_rate']:.6g}, found {noise:g}"
     )
 
 

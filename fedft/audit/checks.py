@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from fedft.audit.accounts import valid_delta
-from fedft.audit.asked import Asked, noise_problem
+from fedft.audit.asked import Asked, noise_problem, shared_noise_problem
 from fedft.audit.findings import Finding, claim, note, rounds_text
 from fedft.audit.spending import SHARES, UPDATE, Charge, Spending, is_free, is_unprotected
 from fedft.privacy.events import DistributedStep, DpSgdRound, GaussianRelease, UnprotectedRelease
@@ -84,7 +84,9 @@ def _alone(charge: Charge, where: str) -> Iterator[Finding]:
             )
 
 
-def _rate(event: DpSgdRound, batch: float, units: float, where: str, rounds: str) -> Iterator[Finding]:
+def _rate(
+    event: DpSgdRound | DistributedStep, batch: float, units: float, where: str, rounds: str
+) -> Iterator[Finding]:
     expected = batch / units if units > 0 else math.inf
     if not math.isclose(event.sampling_rate, expected, rel_tol=CLOSE):
         yield claim(
@@ -182,13 +184,21 @@ def _update_as_asked(charge: Charge, where: str, asked: Asked) -> Iterator[Findi
 
 def _rate_as_asked(charge: Charge, where: str, asked: Asked) -> Iterator[Finding]:
     """Where the evidence of an older ledger does not say the batch size itself."""
-    units = charge.value("units")
-    if isinstance(charge.event, DpSgdRound) and charge.value("batch_size") is None and units:
-        yield from _rate(charge.event, asked.batch_size, units, where, _rounds(charge))
+    event, units = charge.event, charge.value("units")
+    if isinstance(event, DpSgdRound) and charge.value("batch_size") is None and units:
+        yield from _rate(event, asked.batch_size, units, where, _rounds(charge))
+    if isinstance(event, DistributedStep) and asked.max_units is not None:
+        yield from _rate(event, asked.batch_size, asked.max_units, where, _rounds(charge))
+        if units is not None and units > asked.max_units:
+            yield claim(
+                "units", where, f"expected at most {asked.max_units} units, found {units:g} in {_rounds(charge)}"
+            )
 
 
 def _noise(name: str, updates: Sequence[Charge], asked: Asked) -> Iterator[Finding]:
     """The multiplier, recomputed from the plan."""
+    if asked.mode == "distributed":
+        yield from _noise_in_shares(name, updates, asked)
     private = [charge for charge in updates if isinstance(charge.event, DpSgdRound)]
     if not private or asked.mode != "dp-sgd":
         return
@@ -211,6 +221,13 @@ def _noise(name: str, updates: Sequence[Charge], asked: Asked) -> Iterator[Findi
             name,
             "not every task was trained: whether the noise is the least that was needed was not checked",
         )
+
+
+def _noise_in_shares(name: str, updates: Sequence[Charge], asked: Asked) -> Iterator[Finding]:
+    for used in sorted({c.event.noise_multiplier for c in updates if isinstance(c.event, DistributedStep)}):
+        problem = shared_noise_problem(asked, used)
+        if problem:
+            yield claim("noise", name, problem)
 
 
 def _units_by_task(charges: Sequence[Charge], asked: Asked) -> Mapping[str, int] | None:

@@ -17,6 +17,7 @@ from fedft.audit.findings import FOUND, HOLDS
 from fedft.audit.recompute import Recomputed, recompute
 from fedft.privacy import opinions
 from fedft.privacy.accountant import calibrate, epsilon_of
+from fedft.privacy.distributed import calibrate_distributed
 from fedft.privacy.events import (
     DataIndependentRelease,
     DistributedStep,
@@ -235,23 +236,53 @@ def test_shares_of_masks_are_counted_and_cost_nothing(tmp_path: Path) -> None:
     assert found.accounts[0].epsilon == found_in(tmp_path / "without").accounts[0].epsilon
 
 
-def test_steps_under_secure_aggregation_are_told_with_what_they_rest_on(tmp_path: Path) -> None:
+MOST = 400
+"""privacy.max_units of the runs below, and what their noise comes to."""
+SHARED_NOISE = calibrate_distributed(epsilon=EPSILON, delta=DELTA, sampling_rate=BATCH / MOST, steps=ROUNDS)
+
+
+def in_shares(**changes: float) -> Callable[[Audited], None]:
+    """A run with noise in shares; ``changes`` of what its ledgers say was done, and units: of each data set."""
+
     def distributed(run: Audited) -> None:
         set_in(run.config, "privacy.mode", "distributed")
-        step = DistributedStep(1.5, 0.05, STEPS, least_honest=2, gap=1e-20)
+        set_in(run.config, "privacy.max_units", MOST)
+        set_in(run.config, "training.local_steps", 1)
+        noise, rate = changes.get("noise", SHARED_NOISE), changes.get("rate", BATCH / MOST)
+        step = DistributedStep(noise, rate, 1, least_honest=2, gap=1e-20)
         for name in UNITS:
-            run.charges[name] = [replace(charge, event=step) for charge in charges_of(name)]
+            made = [replace(charge, event=step) for charge in charges_of(name)]
+            run.charges[name] = [charge.but(units=changes["units"]) for charge in made] if "units" in changes else made
             spent = epsilon_of([step] * ROUNDS, DELTA)
-            run.summary["institutions"][name] |= {"epsilon": spent, "noise_multiplier": 1.5}  # type: ignore[index]
+            run.summary["institutions"][name] |= {"epsilon": spent, "noise_multiplier": noise}  # type: ignore[index]
 
-    found = found_in(tmp_path / "run", distributed)
+    return distributed
+
+
+def test_steps_under_secure_aggregation_are_told_with_what_they_rest_on(tmp_path: Path) -> None:
+    found = found_in(tmp_path / "run", in_shares())
     assert codes(found, "note") == {"distributed"}
     assert found.exit_code == HOLDS
     for account in found.accounts:
         assert account.least_honest == 2
-        alone = epsilon_of([DpSgdRound(1.5 / math.sqrt(2), 0.05, STEPS * ROUNDS)], DELTA)
+        alone = epsilon_of([DpSgdRound(SHARED_NOISE / math.sqrt(2), BATCH / MOST, ROUNDS)], DELTA)
         assert account.without_masks == pytest.approx(alone, abs=1e-6)
         assert alone > (account.epsilon or math.inf)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"noise": SHARED_NOISE - 0.001}, "noise"),
+        ({"noise": SHARED_NOISE + 0.001}, "noise"),
+        ({"rate": BATCH / 250}, "sampling-rate"),
+        ({"units": MOST + 1}, "units"),
+    ],
+)
+def test_noise_in_shares_is_recomputed_from_the_plan(changes: dict[str, float], code: str, tmp_path: Path) -> None:
+    found = found_in(tmp_path / "run", in_shares(**changes))
+    assert code in codes(found, "claim")
+    assert found.exit_code == FOUND
 
 
 def test_tasks_and_a_private_fisher_are_part_of_the_plan(tmp_path: Path) -> None:
