@@ -1,6 +1,7 @@
 """The command line: one function per command, which reads its options, calls one thing and prints what it returns.
 
 Exit codes: 0; 1 an error of fedft; 2 wrong usage; 4 a check that the scenario announces does not hold; 130 interrupted.
+Of audit recompute also 1: a claim does not hold; 2: something that it needs cannot be read.
 Heavy libraries are imported inside the commands that need them, so that ``fedft --help`` is quick.
 """
 

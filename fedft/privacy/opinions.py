@@ -36,16 +36,17 @@ from fedft.privacy.events import DataIndependentRelease, DistributedStep, Privac
 PRV_ERROR = 0.02
 """Half the width of PRV's bounds; more where its grid would exceed LARGEST_PRV_GRID points."""
 
-LARGEST_PRV_GRID = 2**20
+LARGEST_PRV_GRID = 2**17
 COARSE = 4 * INTERVAL
 _ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
 _OPACUS = "_opacus_accountants"
 _Counts = Counter[tuple[float, float]]
+_Count = tuple[tuple[float, float], int]
 
 
 def rdp_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     """Not below the true epsilon of ``events``, all of them protected. Raises PrivacyError as all three do."""
-    accountant = RdpAccountant(orders=_ORDERS).compose(_in_dp_accountings_words(_counts(events)))
+    accountant = _rdp_accountant(tuple(sorted(_counts(events).items())))
     return widened(lambda left: float(accountant.get_epsilon(left)), delta, _gap(events))
 
 
@@ -55,7 +56,7 @@ def coarse_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     if interval >= 0.1:
         raise PrivacyError("expected losses below 25,000, found larger ones: no figure on a wider grid")
     accountant = PLDAccountant(value_discretization_interval=interval)
-    accountant.compose(_in_dp_accountings_words(_counts(events)))
+    accountant.compose(_in_dp_accountings_words(sorted(_counts(events).items())))
     return widened(lambda left: float(accountant.get_epsilon(left)), delta, _gap(events))
 
 
@@ -72,20 +73,35 @@ def prv_bounds(events: Sequence[PrivacyEvent], delta: float) -> tuple[float, flo
     if not counts:
         return 0.0, 0.0
     delta_error = delta / 1000
-    error = max(PRV_ERROR, _narrowest_error(events, counts, delta_error))
+    error = prv_error(events, delta)
     if not error < 1:
         raise PrivacyError(f"expected losses that PRV bounds within 1, found {error:.3g}: no figure by PRV")
-    accountant = _prv_accountant()()
-    accountant.history = [(noise, rate, steps) for (noise, rate), steps in sorted(counts.items())]
     with _quiet():
         try:
-            composed = accountant._get_dprv(eps_error=error, delta_error=delta_error)
+            composed = _prv_composition(tuple(sorted(counts.items())), error, delta_error)
             low, high = (
                 widened(partial(_side, composed, error, delta_error, side), delta, _gap(events)) for side in (0, 2)
             )
         except (ArithmeticError, IndexError, RuntimeError, ValueError) as problem:
             raise PrivacyError(f"expected a figure of Opacus' PRV accountant, found {type(problem).__name__}") from None
     return max(0.0, low), high
+
+
+def prv_error(events: Sequence[PrivacyEvent], delta: float) -> float:
+    """Half the width of ``prv_bounds``: PRV_ERROR, or what LARGEST_PRV_GRID points come to.
+
+    Opacus spaces them by error / √(steps·ln(12/delta_error)/2), over twice an RDP epsilon and 3.
+    """
+    delta_error = delta / 1000
+    width, steps = 2 * (rdp_epsilon(events, delta_error / 4) + 3), sum(_counts(events).values())
+    return max(PRV_ERROR, width * math.sqrt(steps * math.log(12 / delta_error) / 2) / LARGEST_PRV_GRID)
+
+
+@lru_cache(maxsize=8)
+def _prv_composition(counts: tuple[_Count, ...], error: float, delta_error: float) -> Any:
+    accountant = _prv_accountant()()
+    accountant.history = [(noise, rate, steps) for (noise, rate), steps in counts]
+    return accountant._get_dprv(eps_error=error, delta_error=delta_error)
 
 
 def _side(composed: Any, error: float, delta_error: float, side: int, delta: float) -> float:
@@ -108,19 +124,18 @@ def _gap(events: Sequence[PrivacyEvent]) -> float:
     return math.fsum(event.steps * event.gap for event in events if isinstance(event, DistributedStep))
 
 
-def _in_dp_accountings_words(counts: _Counts) -> dp_event.DpEvent:
+@lru_cache(maxsize=8)
+def _rdp_accountant(counts: tuple[_Count, ...]) -> RdpAccountant:
+    return RdpAccountant(orders=_ORDERS).compose(_in_dp_accountings_words(counts))
+
+
+def _in_dp_accountings_words(counts: Sequence[_Count]) -> dp_event.DpEvent:
     parts = []
-    for (noise, rate), steps in sorted(counts.items()):
+    for (noise, rate), steps in counts:
         gaussian = dp_event.GaussianDpEvent(noise)
         one = gaussian if rate == 1 else dp_event.PoissonSampledDpEvent(rate, gaussian)
         parts.append(dp_event.SelfComposedDpEvent(one, steps))
     return dp_event.ComposedDpEvent(parts)
-
-
-def _narrowest_error(events: Sequence[PrivacyEvent], counts: _Counts, delta_error: float) -> float:
-    """At which the grid has LARGEST_PRV_GRID points: Opacus spaces them by error / √(steps·ln(12/delta_error)/2)."""
-    width = 2 * (rdp_epsilon(events, delta_error / 4) + 3)
-    return width * math.sqrt(sum(counts.values()) * math.log(12 / delta_error) / 2) / LARGEST_PRV_GRID
 
 
 @lru_cache(maxsize=1)

@@ -114,7 +114,8 @@ class OnlineEwc:
                 f"expected what round {plan.round} paid for in {self._folder}, found nothing: restore the folder "
                 "from a backup; another look at the rows would need another charge"
             )
-        intent = institution.charge(plan, purpose, GaussianRelease(terms.noise_multiplier), data)
+        event, about = GaussianRelease(terms.noise_multiplier), {"clip_norm": terms.clip_norm}
+        intent = institution.charge(plan, purpose, event, data, about)
         institution.model.write_vector(request.adapter)
         fisher = private_fisher(
             institution.model,

@@ -133,7 +133,7 @@ class Institution:
         purpose: str,
         event: PrivacyEvent,
         data: EncodedDataSet,
-        more: Mapping[str, str | int] = MappingProxyType({}),
+        more: Mapping[str, str | int | float] = MappingProxyType({}),
     ) -> Intent:
         """Write the intent, after checking that the data set's budget allows it; an intent that stands is returned.
 

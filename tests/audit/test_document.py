@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from fedft.audit.recompute import recompute
 from fedft.cli import app
+from tests.audit.audited import Audited
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -27,6 +29,14 @@ def test_every_word_of_a_finding_is_explained() -> None:
     said |= {"batch-size", "clip-norm", "delta", "cap"}
     assert len(said) > 30
     assert {word for word in said if f"`{word}`" not in DOCUMENT} == set()
+
+
+def test_the_specification_names_every_field_of_the_json(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "SPEC.md").read_text(encoding="utf-8").split("## Recomputed figures")[1].split("\n## ")[0]
+    body = recompute(Audited().write(tmp_path / "run"), delta=1e-4).as_json()
+    known = {*body, *body["accounts"][0], *body["ledgers"]["north"]}
+    assert {key for key in known if f"`{key}`" not in text} == set()
+    assert f"`{body['label']}`" in text
 
 
 @pytest.mark.parametrize("line", re.findall(r"^ {4}\.venv/bin/(fedft (?:.+\\\n)*.+)$", DOCUMENT, re.MULTILINE))

@@ -337,6 +337,7 @@ def test_without_opacus_a_wider_grid_takes_prvs_place_and_it_is_said(
 ) -> None:
     folder = Audited().write(tmp_path / "run")
     opinions._prv_accountant.cache_clear()
+    opinions._prv_composition.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     found = recompute(folder)
     assert found.exit_code == HOLDS

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from fedft.audit.findings import BAD_INPUT, FOUND, HOLDS
 from fedft.audit.recompute import recompute
+from fedft.ledger.store import Ledger
 from fedft.privacy.events import DpSgdRound, GaussianRelease, PrivacyEvent
 from tests.audit.audited import Audited, charges_of, codes, ledger_of, set_in, write_ledger
 from tests.cli.commands import fedft
@@ -121,6 +122,14 @@ def test_a_ledger_from_elsewhere_is_taken_in_place_of_the_folders(tmp_path: Path
     assert {"ledger-of-another", "ledger-missing"} <= found
     twice = recompute(folder, [("north", mine), ("north", mine)])
     assert "ledger-twice" in codes(twice, "input")
+
+
+def test_a_ledger_that_its_owner_writes_to_can_be_read(tmp_path: Path) -> None:
+    folder = Audited().write(tmp_path / "run")
+    with Ledger.open(ledger_of(folder, "north")) as ledger:
+        ledger.record_refusal(run="wards/next", round=1, dataset="north", reason="budget-exhausted")
+        found = recompute(folder)
+    assert (found.exit_code, found.findings) == (HOLDS, ())
 
 
 def test_ledgers_that_the_configuration_keeps_elsewhere_are_found(tmp_path: Path) -> None:

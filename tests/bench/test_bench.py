@@ -42,6 +42,14 @@ def test_a_private_step_is_compared_with_a_plain_one(tmp_path: Path) -> None:
     assert set(result["peak_mib"]) == {"plain", "dp"}
 
 
+def test_recomputing_a_made_run_confirms_it(tmp_path: Path) -> None:
+    result = result_of("audit.py", write=tmp_path / "audit.json")
+    assert (result["institutions"], result["rounds"], result["exit_code"]) == (4, 50, 0)
+    assert result["accounts"] == result["prv"] == 4
+    assert 0 < result["recompute_cpu_s"] < 60
+    assert 0 < result["peak_mib"] < 1024
+
+
 def test_the_local_engine_says_what_it_spends_outside_training(tmp_path: Path) -> None:
     result = result_of("engine.py", "--without-ray", write=tmp_path / "engine.json")
     local = result["dp-sgd, tiny"]["local"]

@@ -13,6 +13,7 @@ from fedft.audit.asked import asked_of, noise_problem
 from fedft.audit.findings import HOLDS
 from fedft.audit.folder import read_files
 from fedft.audit.recompute import Recomputed, recompute
+from fedft.ledger.store import Ledger
 from fedft.simulation.run import play
 from fedft.simulation.setup import Setup
 from tests.federation import NAMES, OFF, federation
@@ -21,6 +22,7 @@ from tests.simulation.test_masked_runs import MASKED, four
 TASKS = (
     "continual.method=ewc", "continual.strength=1.0", "continual.fisher=private-dp", "data.task_column=hospital",
     'continual.tasks=["north", "south"]', "continual.rounds_per_task=[1, 1]", "training.batch_size=4",
+    "continual.fisher_clip_norm=0.5",
 )  # fmt: skip
 KINDS = {
     "private": (),
@@ -41,6 +43,9 @@ def test_a_private_run_is_confirmed_to_the_last_digit(kind: str, tmp_path: Path)
     summary = play(federation(tmp_path / "data", *KINDS[kind]), folder=tmp_path / "run")
     found = confirmed(tmp_path / "run")
     assert not found.findings
+    with Ledger.open(tmp_path / "run" / "institutions" / "north" / "ledger.sqlite", read_only=True) as ledger:
+        clips = {e.fields["purpose"]: e.fields["evidence"]["clip_norm"] for e in ledger.entries() if e.kind == "intent"}
+    assert clips == {"update": 1.0, **({"fisher-0": 0.5} if kind.startswith("tasks") else {})}
     for account in found.accounts:
         stated = summary["institutions"][account.institution]
         assert (account.epsilon, account.cap) == (stated["epsilon"], stated["cap"])
