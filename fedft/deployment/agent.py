@@ -5,6 +5,7 @@ Guarantees:
 - The policy wins: what it does not allow is refused before the data set is opened, in one signed word; noise, which
   follows from how many units there are, before anything is charged or trained.
 - What leaves is an update or a refusal as rounds/institution.py makes them, or a name; always signed by its own key.
+- A head of the coordinator's audit log that does not go on from those kept before is refused, and nothing charged.
 - Under secure aggregation a round has one masked update and one set of revealed shares, across restarts too.
 - The base model is loaded once for all rounds of the same terms; a restart loses nothing that was charged.
 """
@@ -32,12 +33,14 @@ from fedft.errors import FedftError, IdentityError
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.roster import Roster, remember_roster
 from fedft.identity.signed import open_signed, seal
+from fedft.ledger.chain import Signer
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.rounds.institution import Institution
 from fedft.rounds.member import Member
 from fedft.rounds.messages import (
     ANSWER_LABEL,
+    RECEIPT_LABEL,
     REQUEST_LABEL,
     ROLL_CALL_LABEL,
     decode_question,
@@ -47,6 +50,7 @@ from fedft.rounds.messages import (
     encode_presence,
 )
 from fedft.rounds.plan import DEFAULT_TASK, RoundPlan
+from fedft.rounds.witness import Witness
 from fedft.update.release import Refusal, refusal_for
 
 log = logging.getLogger(__name__)
@@ -78,7 +82,9 @@ class Agent:
         self._coordinator = PublicKey(policy.institution.coordinator)
         policy.agent.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         roster = self._membership()
-        self._ledger = Ledger.open(policy.agent.ledger)
+        signer = Signer(policy.institution.name, self._key)
+        self._ledger = Ledger.open(policy.agent.ledger, signer=signer)
+        self._witness = Witness(signer, coordinator=self._coordinator, ledger=self._ledger)
         self._member = Member(
             policy.institution.name,
             identity=self._key,
@@ -111,13 +117,19 @@ class Agent:
         request, terms = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
         plan = request.plan
         try:
+            self._witness.accept(plan.run, request.head)
             answer: bytes | Refusal = self._institution(plan, terms).answer(request)
         except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
             words = str(error) if isinstance(error, FedftError) else type(error).__name__
             log.warning("%s refuses round %d: %s", self.name, plan.round, words)
             answer = refusal_for(error, institution=self.name, run=plan.run, round=plan.round)
             self._note(answer)
-        return seal(ANSWER_LABEL, encode_answer(answer), self._key)
+        told = self._witness.attested(encode_answer(answer), run=plan.run, round=plan.round)
+        return seal(ANSWER_LABEL, told, self._key)
+
+    def receipt(self, body: bytes) -> bytes:
+        """The signed reply to the coordinator's signed notice, whose head is kept. Raises as ``answer``."""
+        return seal(RECEIPT_LABEL, self._witness.notice(open_signed(RECEIPT_LABEL, body, self._coordinator)), self._key)
 
     def roll_call(self, body: bytes) -> bytes:
         """The signed name, and the key that the coordinator's signed question asks for. Raises as ``answer``."""
