@@ -2,8 +2,8 @@
 
     python bench/audit.py [--institutions 100] [--rounds 1000] [--ledger-rounds 200] [--write bench/results/audit.json]
 
-The run is made by real ledgers, witnesses, envelopes and audit log (tests/made_run.py), whose syncs are left out while
-it is made, and kept in --folder where one is given. verify_s and peak_mib: of a fresh process on one thread.
+The run is made by real witnesses, envelopes, ledger entries and audit log (tests/made_run.py), without syncs while it
+is made, and kept in --folder where one is given. verify_s and peak_mib: of a fresh process on one thread.
 ledger_ms_per_round: receipt, intent, release of 1 MB and attestation of one institution, each synced to the disk of
 --scratch; the median round. sync_ms: of a write of 4 KB there, synced, for comparison.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from _bulk_ledger import BulkLedger
 from _fresh import peak_mib, run_fresh
 from _result import emit
 
@@ -53,7 +53,7 @@ def make(folder: Path, institutions: int, rounds: int) -> None:
     from tests.made_run import MadeRun
 
     with without_syncs():
-        run = MadeRun(folder, institutions, rounds=rounds)
+        run = MadeRun(folder, institutions, rounds=rounds, open_ledger=BulkLedger)
         run.play(rounds)
         run.end()
 
@@ -61,22 +61,12 @@ def make(folder: Path, institutions: int, rounds: int) -> None:
 @contextmanager
 def without_syncs() -> Iterator[None]:
     """The same bytes, sooner: what is measured is reading them."""
-    from fedft.ledger import database
-
-    fsync, connect = os.fsync, database.connect_for_writing
-
-    def fast(path: Path) -> sqlite3.Connection:
-        connection = connect(path)
-        connection.execute("PRAGMA synchronous=OFF")
-        return connection
-
+    fsync = os.fsync
     setattr(os, "fsync", lambda _: None)  # noqa: B010
-    database.connect_for_writing = fast
     try:
         yield
     finally:
         setattr(os, "fsync", fsync)  # noqa: B010
-        database.connect_for_writing = connect
 
 
 def print_verified(folder: Path) -> None:

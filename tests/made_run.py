@@ -6,6 +6,7 @@ For bench/audit.py and the tests of fedft/audit: a hundred institutions and a th
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,20 @@ EVENT = DpSgdRound(noise_multiplier=1.1, sampling_rate=0.02, steps=10)
 
 
 class MadeRun:
-    """coordinator, keys: the private keys, which a simulation would have deleted. run: its name."""
+    """coordinator, keys: the private keys, which a simulation would have deleted. run: its name.
 
-    def __init__(self, folder: Path, institutions: int, *, rounds: int, run: str = "made/1") -> None:
+    open_ledger: of a path and who signs; bench/_bulk_ledger.py has a quicker one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        institutions: int,
+        *,
+        rounds: int,
+        run: str = "made/1",
+        open_ledger: Callable[[Path, Signer], Any] = lambda path, signer: Ledger.open(path, signer=signer),
+    ) -> None:
         self.folder, self.run, self._rounds = folder, run, rounds
         self.names = tuple(f"bank-{number:03d}" for number in range(institutions))
         self.coordinator = PrivateKey.generate()
@@ -52,7 +64,10 @@ class MadeRun:
             base_model=LAYOUT.base_digest,
             layout=LAYOUT.digest,
         )
-        self.ledgers = {name: self._ledger(name) for name in self.names}
+        self.ledgers = {
+            name: self._stack.enter_context(open_ledger(self.ledger_path(name), Signer(name, self.keys[name])))
+            for name in self.names
+        }
         self.witnesses = {
             name: Witness(Signer(name, key), coordinator=self.coordinator.public, ledger=self.ledgers[name])
             for name, key in self.keys.items()
@@ -105,9 +120,6 @@ class MadeRun:
 
     def close(self) -> None:
         self._stack.close()
-
-    def _ledger(self, name: str) -> Ledger:
-        return self._stack.enter_context(Ledger.open(self.ledger_path(name), signer=Signer(name, self.keys[name])))
 
     def _plan(self, adapter: str) -> RoundPlan:
         number, rounds = self.round, max(self._rounds, self.round)

@@ -15,6 +15,7 @@ from typing import Any
 
 from fedft import __version__, strict_json
 from fedft.errors import FederationError, IdentityError, StorageError
+from fedft.identity.keys import PublicKey
 from fedft.ledger.attestation import Attestation, open_attestation
 from fedft.records.files import files_of
 from fedft.records.log import AuditLog, now
@@ -133,7 +134,8 @@ class Trail:
         self._log.append("end", fields)
 
     def _opened(self, name: str, note: str) -> Attestation:
-        key = self._standing()[0].get(name)
-        if key is None:
+        """By the key that the log has: one that changed since the round was asked for counts from the next."""
+        text = self._log.last["roster"].fields["keys"].get(name) if "roster" in self._log.last else None
+        if text is None:
             raise IdentityError(f"expected a member of the federation, found {name}: admit it, or leave it out")
-        return open_attestation(note, name, key)
+        return open_attestation(note, name, PublicKey(text))
