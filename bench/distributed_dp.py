@@ -42,11 +42,18 @@ BANKS, LARGEST = 4, 2501
 MODES = ("local", "distributed", "distributed-all", "central")
 SCHEDULES: Mapping[str, Mapping[str, Schedule]] = {
     "head": {"8": Schedule(60, 2000, 90.0), "3": Schedule(24, 2000, 60.0, 2.0), "1": Schedule(24, 2000, 40.0)},
+    "probe": {"1": Schedule(24, 2000, 40.0)},
     "lora": dict.fromkeys(("8", "3", "1"), Schedule(16, 625, 40.0, 2.0)),
 }
 """By adapter and epsilon; batch: of one bank. The adapter's is the short one of bench/_recipes.py, for a CPU."""
 ADAPTERS: Mapping[str, tuple[str, ...]] = {
     "head": ('adapter.method="head"', 'aggregation.method="fedavg"', "training.physical_batch_size=128"),
+    "probe": (
+        'adapter.method="head"',
+        'aggregation.method="fedavg"',
+        "training.physical_batch_size=128",
+        'task.head_start="zeros"',
+    ),
     "lora": ('aggregation.method="ffa_lora"', "adapter.alpha=8.3"),
 }
 

@@ -55,6 +55,12 @@ def query(message: Message, context: Context) -> Message:
     return _reply("/v1/roll-call", message, context)
 
 
+@app.query("receipt")
+def receipt(message: Message, context: Context) -> Message:
+    """The coordinator's last word of a run."""
+    return _reply("/v1/receipt", message, context)
+
+
 def _reply(path: str, message: Message, context: Context) -> Message:
     try:
         answer = _ask(path, message, context)

@@ -19,6 +19,7 @@
     ├── LedgerError                  ledger    the privacy ledger cannot be trusted or opened
     │   ├── LedgerLocked
     │   └── LedgerCorrupt
+    ├── RecordError                  record    an audit log, or what it names, is not what was written
     ├── IdentityError                identity  a signature, a signer or a roster is not the one it should be
     ├── PolicyError                  policy    an institution's policy does not allow what a plan asks for
     ├── StorageError                 storage   a file cannot be written, or was written in part
@@ -115,6 +116,10 @@ class LedgerLocked(LedgerError):
 
 class LedgerCorrupt(LedgerError):
     code = "ledger-corrupt"
+
+
+class RecordError(FedftError):
+    code = "record"
 
 
 class IdentityError(FedftError):

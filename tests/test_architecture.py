@@ -28,7 +28,7 @@ FLOORS = (
     ("assembly", "flower"),
     ("rounds", "audit"),
     ("aggregation", "evaluation", "ledger"),
-    ("training", "update"),
+    ("training", "update", "records"),
     ("data", "model", "privacy", "secagg"),
     ("config", "identity", "randomness"),
     ("durable", "strict_json", "types"),
@@ -56,7 +56,18 @@ DOORS = {
 }
 """One vendor, one door: the only files of fedft that may import it."""
 
-WITHOUT_TORCH = ("audit", "config", "errors", "identity", "ledger", "privacy", "randomness", "secagg", "types")
+WITHOUT_TORCH = (
+    "audit",
+    "config",
+    "errors",
+    "identity",
+    "ledger",
+    "privacy",
+    "randomness",
+    "records",
+    "secagg",
+    "types",
+)
 """An auditor checks a run without a deep-learning stack."""
 
 DEEP_LEARNING = {"torch", "transformers", "peft", "opacus", "flwr"}

@@ -10,8 +10,9 @@ import torch
 
 from fedft.aggregation.base import Aggregation, aggregation_by_name
 from fedft.aggregation.server_optimizer import server_optimizer
-from fedft.assembly.masking import Signer, masked_rounds
+from fedft.assembly.masking import masked_rounds
 from fedft.assembly.parts import adapted_model, encode_rows, load_rows
+from fedft.assembly.signing import Signer, trail_of
 from fedft.config import FederationConfig
 from fedft.data.examples import DataSet, select
 from fedft.data.formats import EncodedDataSet
@@ -107,7 +108,8 @@ def make_coordinator(
 ) -> Coordinator:
     """Where the run stands in ``store``, or at its start. terms: what institutions are told with each plan.
 
-    signer: needed for secure aggregation. Raises ConfigError for a method or a cohort that it is not for.
+    signer: signs the audit log; needed for secure aggregation. Raises ConfigError for a method or a cohort that this is
+    not for.
     """
     config, aggregation = parts.config, parts.aggregation
     trained = parts.model.layout.only(aggregation.trains)
@@ -147,6 +149,7 @@ def make_coordinator(
         masking=masked_rounds(
             config, aggregation, run=run, cohort=cohort, size=trained.size, store=store, signer=signer
         ),
+        trail=trail_of(signer, aggregation, run=run, store=store, terms=terms, layout=parts.model.layout),
     )
 
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from fedft.aggregation.base import Aggregation
+from fedft.assembly.signing import Signer
 from fedft.config import FederationConfig
 from fedft.errors import ConfigError
-from fedft.identity.keys import PrivateKey
 from fedft.privacy.distributed import calibrate_distributed
 from fedft.rounds.masked_sum import MaskedRounds
 from fedft.rounds.masking import MaskingTerms, SharedNoise
 from fedft.rounds.member import Member
 from fedft.rounds.run_folder import RunFolder
 from fedft.rounds.terms import Masking
-from fedft.secagg.context import Identities
 
 ADAM_STEP = 4.0
 """No step of Adam's moves a value by much more than 3.2 learning rates: (1 - β₁)/√(1 - β₂)."""
 SGD_STEP = 2.0
 """A step moves a value by at most rate x clip norm, and by noise, which is less in any batch worth taking."""
-
-
-@dataclass(frozen=True)
-class Signer:
-    """With what a coordinator signs questions, and whose signatures it believes, as they stand at each call."""
-
-    identity: PrivateKey
-    identities: Callable[[], Identities]
 
 
 def masking_terms(config: FederationConfig) -> MaskingTerms:

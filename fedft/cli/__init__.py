@@ -1,7 +1,7 @@
 """The command line: one function per command, which reads its options, calls one thing and prints what it returns.
 
 Exit codes: 0; 1 an error of fedft; 2 wrong usage; 4 a check that the scenario announces does not hold; 130 interrupted.
-Of audit recompute also 1: a claim does not hold; 2: something that it needs cannot be read.
+Of audit recompute and verify also 1: a claim does not hold, a finding; 2: something that they need cannot be read.
 Heavy libraries are imported inside the commands that need them, so that ``fedft --help`` is quick.
 """
 
@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from fedft.cli.audit import recompute
-from fedft.cli.audit_plan import plan as audit_plan
+from fedft.cli.audit import app as _audit
 from fedft.cli.deployment import agent, coordinate, rehearse, status
 from fedft.cli.evidence import report, show
 from fedft.cli.frame import Commands
@@ -45,9 +44,6 @@ for _panel, _commands in _PANELS.items():
 _ledger = typer.Typer(help="The privacy ledger of an institution.", no_args_is_help=True)
 _ledger.command()(show)
 app.add_typer(_ledger, name="ledger", rich_help_panel="See what happened")
-_audit = typer.Typer(help="What an auditor checks, without network, GPU or torch.", no_args_is_help=True)
-_audit.command()(recompute)
-_audit.command("plan")(audit_plan)
 app.add_typer(_audit, name="audit", rich_help_panel="See what happened")
 app.add_typer(_provision, name="provision", rich_help_panel="Across organisations")
 

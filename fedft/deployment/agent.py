@@ -5,6 +5,7 @@ Guarantees:
 - The policy wins: what it does not allow is refused before the data set is opened, in one signed word; noise, which
   follows from how many units there are, before anything is charged or trained.
 - What leaves is an update or a refusal as rounds/institution.py makes them, or a name; always signed by its own key.
+- A head of the coordinator's audit log that does not go on from those kept before is refused, and nothing charged.
 - Under secure aggregation a round has one masked update and one set of revealed shares, across restarts too.
 - A newer roster counts from the next request or roll call on.
 - The base model is loaded once for all rounds of the same terms; a restart loses nothing that was charged.
@@ -34,6 +35,7 @@ from fedft.deployment.terms import config_of
 from fedft.errors import FedftError
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.signed import open_signed, seal
+from fedft.ledger.chain import Signer
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.rounds.institution import Institution
@@ -41,6 +43,7 @@ from fedft.rounds.masking import run_of
 from fedft.rounds.member import Member
 from fedft.rounds.messages import (
     ANSWER_LABEL,
+    RECEIPT_LABEL,
     REQUEST_LABEL,
     ROLL_CALL_LABEL,
     decode_question,
@@ -50,6 +53,7 @@ from fedft.rounds.messages import (
     encode_presence,
 )
 from fedft.rounds.plan import DEFAULT_TASK, RoundPlan
+from fedft.rounds.witness import Witness
 from fedft.update.release import Refusal, refusal_for
 
 log = logging.getLogger(__name__)
@@ -81,7 +85,9 @@ class Agent:
         self._coordinator = PublicKey(policy.institution.coordinator)
         policy.agent.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._roster = AgentRoster(policy.institution, policy.agent.state / "roster-memory.json", self._key.public)
-        self._ledger = Ledger.open(policy.agent.ledger)
+        signer = Signer(policy.institution.name, self._key)
+        self._ledger = Ledger.open(policy.agent.ledger, signer=signer)
+        self._witness = Witness(signer, coordinator=self._coordinator, ledger=self._ledger)
         self._member = Member(
             policy.institution.name,
             identity=self._key,
@@ -115,13 +121,19 @@ class Agent:
         plan = request.plan
         try:
             self._roster.refresh()
+            self._witness.accept(plan.run, request.head)
             answer: bytes | Refusal = self._institution(plan, terms).answer(request)
         except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
             words = str(error) if isinstance(error, FedftError) else type(error).__name__
             log.warning("%s refuses round %d: %s", self.name, plan.round, words)
             answer = refusal_for(error, institution=self.name, run=plan.run, round=plan.round)
             self._note(answer)
-        return seal(ANSWER_LABEL, encode_answer(answer), self._key)
+        told = self._witness.attested(encode_answer(answer), run=plan.run, round=plan.round)
+        return seal(ANSWER_LABEL, told, self._key)
+
+    def receipt(self, body: bytes) -> bytes:
+        """The signed reply to the coordinator's signed notice, whose head is kept. Raises as ``answer``."""
+        return seal(RECEIPT_LABEL, self._witness.notice(open_signed(RECEIPT_LABEL, body, self._coordinator)), self._key)
 
     def roll_call(self, body: bytes) -> bytes:
         """The signed name, and the key that the coordinator's signed question asks for. Raises as ``answer``.
@@ -147,11 +159,11 @@ class Agent:
         """
         if event == "unmask":
             setup, number = self._member.place(body)
-            run = run_of(setup)
-        else:
-            request, _ = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
-            run, number = request.plan.run, request.plan.round
-        return seal(ANSWER_LABEL, encode_answer(Refusal(self.name, run, number, "busy")), self._key)
+            return seal(ANSWER_LABEL, encode_answer(Refusal(self.name, run_of(setup), number, "busy")), self._key)
+        request, _ = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
+        run, number = request.plan.run, request.plan.round
+        refusal = encode_answer(Refusal(self.name, run, number, "busy"))
+        return seal(ANSWER_LABEL, self._witness.attested(refusal, run=run, round=number), self._key)
 
     def _institution(self, plan: RoundPlan, text: str) -> Institution:
         seated = self._seated

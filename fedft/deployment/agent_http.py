@@ -35,7 +35,7 @@ from fedft.errors import FedftError
 from fedft.identity.signed import HEAD_BYTES
 from fedft.identity.signed import MAGIC as SIGNED_MAGIC
 from fedft.rounds.masking import run_of
-from fedft.rounds.messages import MAX_SMALL, decode_answer
+from fedft.rounds.messages import MAX_ATTESTATION, MAX_SMALL, decode_answer
 from fedft.secagg.messages import UPLOAD_MAGIC, own_place
 from fedft.update.envelope import MAX_HEADER_BYTES, open_header
 from fedft.update.release import Refusal
@@ -49,13 +49,14 @@ Event = Literal["answer", "unmask"]
 
 
 class AgentLike(Protocol):
-    """Signed bytes in, signed bytes out. One thread calls ``answer`` and ``unmask``; the others may be meanwhile.
+    """Signed bytes in, signed bytes out. One thread calls ``answer``, ``unmask`` and ``receipt``; the others meanwhile.
 
     All raise FedftError for what is not signed by the coordinator or not readable.
     """
 
     def answer(self, body: bytes) -> bytes: ...
     def unmask(self, body: bytes) -> bytes: ...
+    def receipt(self, body: bytes) -> bytes: ...
     def roll_call(self, body: bytes) -> bytes: ...
 
     def busy(self, event: Event, body: bytes) -> bytes:
@@ -98,6 +99,7 @@ class Desk:
             routes=[
                 Route("/v1/answer", self._answer, methods=["POST"]),
                 Route("/v1/unmask", self._unmask, methods=["POST"]),
+                Route("/v1/receipt", self._receipt, methods=["POST"]),
                 Route("/v1/roll-call", self._roll_call, methods=["POST"]),
                 Route("/v1/health", self._health, methods=["GET"]),
             ]
@@ -113,14 +115,23 @@ class Desk:
     async def _unmask(self, request: Request) -> Response:
         return await self._in_turn("unmask", self._agent.unmask, request)
 
-    async def _in_turn(self, event: Event, work: Callable[[bytes], bytes], request: Request) -> Response:
+    async def _receipt(self, request: Request) -> Response:
+        return await self._in_turn("receipt", self._agent.receipt, request, MAX_SMALL + HEAD_BYTES)
+
+    async def _in_turn(
+        self,
+        event: Event | Literal["receipt"],
+        work: Callable[[bytes], bytes],
+        request: Request,
+        limit: int | None = None,
+    ) -> Response:
         if self.stopping:
             return self._turned_away(event, 503, "stopping")
         if self._inside > self._policy.agent.queue:
-            return await self._busy(event, request)
+            return self._turned_away(event, 429, "busy") if event == "receipt" else await self._busy(event, request)
         self._inside += 1
         try:
-            body = await _body(request, self._policy.agent.max_request_bytes)
+            body = await _body(request, limit or self._policy.agent.max_request_bytes)
             async with self._turn:
                 if self.stopping:
                     return self._turned_away(event, 503, "stopping")
@@ -217,7 +228,7 @@ def _word(error: Exception) -> tuple[int, str]:
 
 def _about(answer: bytes) -> tuple[str | None, int | None, str]:
     """Run, round and outcome of what the agent made, read from its start alone."""
-    start = answer[HEAD_BYTES : HEAD_BYTES + MAX_HEADER_BYTES + MAX_SMALL]
+    start = answer[HEAD_BYTES : HEAD_BYTES + MAX_ATTESTATION + MAX_HEADER_BYTES + MAX_SMALL]
     try:
         told = decode_answer(start)
         if isinstance(told, Refusal):

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from fedft.assembly.coordinator import PublicParts, make_coordinator
-from fedft.assembly.masking import Signer
 from fedft.assembly.outcome import summarize
 from fedft.assembly.planning import promised_plan
 from fedft.assembly.runs import resume_config
+from fedft.assembly.signing import Signer
 from fedft.deployment.events import EventWriter
 from fedft.deployment.terms import terms_of
 from fedft.durable import write_whole
@@ -33,6 +33,7 @@ from fedft.identity.roster import Roster
 from fedft.identity.signed import open_signed, seal
 from fedft.model.checkpoint import storage_errors
 from fedft.model.export import export_adapter
+from fedft.records.log import has_ended
 from fedft.rounds.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,8 @@ class Members:
         return seal(label, payload, self._key)
 
     def signer(self) -> Signer:
-        """For secure aggregation: the same key, and the roster's keys as they stand at each call."""
-        return Signer(self._key, self._identities)
+        """For the audit log and secure aggregation: the same key, and the roster as it stands at each call."""
+        return Signer(self._key, self._identities, lambda: Roster.read(self._roster, self._key.public).digest)
 
     def _identities(self) -> dict[str, PublicKey]:
         return {member.name: member.key for member in Roster.read(self._roster, self._key.public).members}
@@ -151,6 +152,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _play(start: Callable[[FedftStrategy], object], folder: Path, events: EventWriter) -> dict[str, Any]:
     begun = time.perf_counter()
     config, deployment, store = resume_config(folder), Deployment.read(folder), RunFolder(folder)
+    if has_ended(folder):
+        return store.summary()
     members, parts = Members(deployment), PublicParts(config)
     terms = terms_of(config, labels=parts.labels, base_digest=parts.model.base_digest)
     run = str(store.config()["run"])
@@ -186,4 +189,5 @@ def _play(start: Callable[[FedftStrategy], object], folder: Path, events: EventW
         seconds=time.perf_counter() - begun,
     )
     store.write_summary(summary)
+    coordinator.end()
     return summary

@@ -16,6 +16,7 @@ from rich.text import Text
 from fedft.display.words import epsilon_text, figure
 from fedft.errors import ConfigError
 from fedft.ledger import Entry, Ledger
+from fedft.ledger.entries import as_receipt
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.distributed import local_epsilon
 from fedft.privacy.events import DataIndependentRelease, DistributedStep, PrivacyEvent, UnprotectedRelease
@@ -142,6 +143,9 @@ def _what(entry: Entry) -> str:
         return f"{fields['purpose']}: {fields['bytes']:,} bytes, {fields['sha256'][:12]}"
     if entry.kind == "refusal":
         return f"refused: {fields['reason']}"
+    if entry.kind == "receipt":
+        head = as_receipt(entry)
+        return f"coordinator's log of {head.run}: {head.count} entries, {head.hash[:12]}"
     return f"ledger {fields['ledger'][:12]}"
 
 

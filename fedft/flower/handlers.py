@@ -13,7 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedft.errors import FedftError
-from fedft.flower.records import UNMASK, body_content, body_of
+from fedft.flower.records import RECEIPT, UNMASK, body_content, body_of
 from fedft.rounds.messages import decode_question, decode_request, encode_answer, encode_presence
 from fedft.rounds.plan import RoundRequest
 from fedft.update.release import Refusal, refusal_for
@@ -25,6 +25,7 @@ class Answerer(Protocol):
     def answer(self, request: RoundRequest) -> bytes | Refusal: ...
     def key(self, setup: str) -> bytes: ...
     def unmask(self, question: bytes) -> bytes | Refusal: ...
+    def notice(self, data: bytes) -> bytes: ...
 
 
 class NoAnswer(Exception):
@@ -39,7 +40,8 @@ OpenInstitution = Callable[[str], AbstractContextManager[Answerer]]
 
 
 def make_client_app(name_of: NameOf, open_institution: OpenInstitution) -> ClientApp:
-    """``train`` answers a round, ``train.unmask`` reveals shares, ``query`` says which institution this node is.
+    """``train`` answers a round, ``train.unmask`` reveals shares, ``query`` says which institution this node is,
+    ``query.receipt`` keeps the coordinator's last head.
 
     Guarantee: what a handler returns or raises holds a stored update, a refusal's word, a name, or nothing.
     """
@@ -56,6 +58,10 @@ def make_client_app(name_of: NameOf, open_institution: OpenInstitution) -> Clien
     @app.train(UNMASK.partition(".")[2])
     def unmask(message: Message, context: Context) -> Message:
         return Message(_or_no_answer(lambda: _shares(name_of(context), open_institution, message)), reply_to=message)
+
+    @app.query(RECEIPT.partition(".")[2])
+    def receipt(message: Message, context: Context) -> Message:
+        return Message(_or_no_answer(lambda: _noticed(name_of(context), open_institution, message)), reply_to=message)
 
     return app
 
@@ -81,6 +87,11 @@ def _presence(name: str, open_institution: OpenInstitution, message: Message) ->
 def _shares(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:
     with open_institution(name) as institution:
         return body_content(encode_answer(institution.unmask(body_of(message.content))))
+
+
+def _noticed(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:
+    with open_institution(name) as institution:
+        return body_content(institution.notice(body_of(message.content)))
 
 
 def _answer(name: str, open_institution: OpenInstitution, message: Message) -> RecordDict:

@@ -13,6 +13,8 @@ RECORD = "fedft"
 BODY = "body"
 UNMASK = f"{MessageType.TRAIN}.unmask"
 """The type of a question who uploaded, and of its answer."""
+RECEIPT = f"{MessageType.QUERY}.receipt"
+"""The type of a notice, and of its reply."""
 
 
 def body_content(body: bytes) -> RecordDict:

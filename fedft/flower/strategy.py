@@ -13,13 +13,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedft.errors import FederationError, FedftError, UpdateError
-from fedft.flower.records import UNMASK, body_content, body_of
+from fedft.flower.records import RECEIPT, UNMASK, body_content, body_of
 from fedft.identity.signed import HEAD_BYTES
 from fedft.rounds.coordinator import Coordinator
 from fedft.rounds.masked_sum import MaskedSum
 from fedft.rounds.messages import (
     ANSWER_LABEL,
+    MAX_ATTESTATION,
     MAX_SMALL,
+    RECEIPT_LABEL,
     REQUEST_LABEL,
     ROLL_CALL_LABEL,
     decode_answer,
@@ -27,6 +29,7 @@ from fedft.rounds.messages import (
     encode_question,
     encode_request,
     fresh_nonce,
+    split_attestation,
 )
 from fedft.rounds.open_round import OpenRound
 from fedft.rounds.plan import RoundRequest
@@ -52,6 +55,8 @@ UNMASK_SECONDS = 300.0
 GRACE_SECONDS = 2.0
 """How much longer than for the least number of them is waited: with more, one that lies can be left out."""
 MAX_SHARES = 16 * 2**20
+NOTICE_SECONDS = 30.0
+"""How long the last notice waits for institutions to reply."""
 
 Sign = Callable[[str, bytes], bytes]
 """Label, payload -> what travels."""
@@ -121,6 +126,7 @@ class FedftStrategy(Strategy):
                 self._call_roll(grid)
             messages = self.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
             self.aggregate_train(number, stream_replies(grid, messages, self._timeout, self._poll))
+        self._give_notice(grid)
         return Result()
 
     def configure_train(
@@ -190,6 +196,27 @@ class FedftStrategy(Strategy):
             name = self._names.get(reply.metadata.src_node_id)
             if name is not None and not reply.has_error():
                 self._take_shares(opened, masked, name, reply)
+
+    def _give_notice(self, grid: Grid) -> None:
+        """Send the log's head to all who are there, and note their ledgers' heads; who does not reply is left out."""
+        trail = self._coordinator.trail
+        if trail is None:
+            return
+        if not self._names:  # a run that was resumed when its rounds were over
+            self._call_roll(grid)
+        notice = trail.notice()
+        content = body_content(self._sign(RECEIPT_LABEL, notice))
+        ttl = NOTICE_SECONDS + CLOCK_SECONDS
+        messages = [Message(content, node, RECEIPT, ttl=ttl, group_id="notice") for node in sorted(self._names)]
+        for reply in stream_replies(grid, messages, min(NOTICE_SECONDS, self._timeout), self._poll):
+            name = self._names.get(reply.metadata.src_node_id)
+            if name is None or reply.has_error():
+                continue
+            try:
+                body = _within(body_of(reply.content), MAX_SMALL)
+                trail.noticed(name, notice, self._open(RECEIPT_LABEL, name, body))
+            except FedftError as error:
+                log.warning("notice: %s replied with something else: %s", name, error)
 
     def _take_shares(self, opened: OpenRound, masked: MaskedSum, name: str, reply: Message) -> None:
         try:
@@ -261,8 +288,12 @@ class FedftStrategy(Strategy):
         try:
             size = self._coordinator.layout.size
             longest = largest_envelope(size) if opened.masked is None else opened.masked.largest_upload
-            body = _within(body_of(reply.content), longest)
-            answer = decode_answer(self._open(ANSWER_LABEL, name, body))
+            body = _within(body_of(reply.content), longest + MAX_ATTESTATION)
+            note, told = split_attestation(self._open(ANSWER_LABEL, name, body))
+            answer = decode_answer(told)
+            if self._coordinator.trail is not None and note:
+                self._coordinator.trail.attested(name, note, told, opened.plan)
+                opened.notes[name] = note
         except FedftError as error:
             log.warning("round %d: %s sent something else than an answer: %s", opened.plan.round, name, error)
             opened.malformed(name, error.code)

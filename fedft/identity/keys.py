@@ -79,6 +79,20 @@ class PublicKey:
                 "another, or a byte was altered on the way"
             ) from None
 
+    def note_id(self, name: str) -> bytes:
+        """The 4 bytes by which a signed note names this key (identity/notes.py)."""
+        return hashlib.sha256(name.encode() + b"\n\x01" + self._raw).digest()[:4]
+
+    def verify_note(self, text: bytes, signature: bytes) -> None:
+        """As ``verify``, of a note's text: for identity/notes.py, which says what a text may be."""
+        try:
+            self._key.verify(signature, text)
+        except InvalidSignature:
+            raise IdentityError(
+                f"expected a note signed by {self.text[:16]}..., found a signature that does not fit: the signer is "
+                "another, or a byte was altered"
+            ) from None
+
     @property
     def _raw(self) -> bytes:
         return bytes.fromhex(self.text.removeprefix("ed25519:"))
@@ -127,6 +141,10 @@ class PrivateKey:
     def sign(self, label: str, payload: bytes) -> bytes:
         """64 bytes: Ed25519 over the label, a line end, and the SHA-256 of ``payload``."""
         return self._key.sign(_signed(label, payload))
+
+    def sign_note(self, text: bytes) -> bytes:
+        """64 bytes: Ed25519 over ``text`` itself. For identity/notes.py alone, whose texts are no label's message."""
+        return self._key.sign(text)
 
     def __repr__(self) -> str:
         return f"PrivateKey(public={self.public.text!r})"

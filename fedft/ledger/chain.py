@@ -1,7 +1,8 @@
 """The ledger's history: entries that follow one another, and what they say together. Knows no file.
 
 Guarantee: add takes only the one entry that follows: its number is the next, it names the hash of the last, an intent
-is new, a release belongs to an intent that has none yet. Anything else is LedgerCorrupt and changes nothing.
+is new, a release belongs to an intent that has none yet, a receipt counts more than the run's last. Anything else is
+LedgerCorrupt and changes nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedft.errors import LedgerCorrupt
-from fedft.ledger.entries import Entry, Intent, Key, Kind, Release, as_intent, as_release, make_entry
+from fedft.errors import IdentityError, LedgerCorrupt
+from fedft.identity.keys import PrivateKey
+from fedft.identity.notes import claimed, sign_note
+from fedft.ledger.entries import Entry, Intent, Key, Kind, Release, as_intent, as_receipt, as_release, make_entry
 from fedft.privacy.events import PrivacyEvent
+from fedft.records.heads import LogHead
 from fedft.types import Digest
 
 HEAD_LABEL = "fedft/v1/ledger-head"
@@ -44,6 +48,25 @@ class Head:
                 return head
         raise LedgerCorrupt(f"expected a head of {HEAD_LABEL}, found something else")
 
+    @classmethod
+    def from_file(cls, content: str) -> Head:
+        """Of a signed note or the text alone; whose signature it is, is not checked. Raises LedgerCorrupt."""
+        try:
+            return cls.from_text(claimed(content)[0] if "\n\n" in content else content)
+        except IdentityError:
+            raise LedgerCorrupt(f"expected a head of {HEAD_LABEL}, found something else") from None
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs a ledger's heads: its institution."""
+
+    name: str
+    key: PrivateKey
+
+    def signed(self, text: str) -> str:
+        return sign_note(text, self.name, self.key)
+
 
 class Chain:
     """Entries from the first to the last, and indexes over them."""
@@ -53,6 +76,7 @@ class Chain:
         self._intents: dict[Key, Intent] = {}
         self._releases: dict[Key, Release] = {}
         self._refusals: set[tuple[Any, ...]] = set()
+        self._receipts: dict[str, list[LogHead]] = {}
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -80,6 +104,8 @@ class Chain:
             self._add_release(as_release(entry))
         elif entry.kind == "refusal":
             self._refusals.add(_refusal(entry.fields))
+        elif entry.kind == "receipt":
+            self._add_receipt(as_receipt(entry))
         self._entries.append(entry)
 
     def intent(self, key: Key) -> Intent | None:
@@ -94,6 +120,10 @@ class Chain:
 
     def is_refused(self, fields: Mapping[str, Any]) -> bool:
         return _refusal(fields) in self._refusals
+
+    def receipts(self, run: str) -> tuple[LogHead, ...]:
+        """Heads of the run's log that were kept, in their order."""
+        return tuple(self._receipts.get(run, ()))
 
     def events(self, dataset: str) -> tuple[PrivacyEvent, ...]:
         return tuple(intent.event for intent in self._intents.values() if intent.dataset == dataset)
@@ -152,6 +182,12 @@ class Chain:
         if release.key in self._releases:
             raise LedgerCorrupt("expected one release of an intent, found a second")
         self._releases[release.key] = release
+
+    def _add_receipt(self, head: LogHead) -> None:
+        kept = self._receipts.setdefault(head.run, [])
+        if kept and head.count <= kept[-1].count:
+            raise LedgerCorrupt(f"expected a receipt of more than {kept[-1].count} entries, found one of {head.count}")
+        kept.append(head)
 
 
 def _refusal(fields: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -14,16 +14,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from fedft.errors import LedgerCorrupt, LedgerError
+from fedft.errors import LedgerCorrupt, LedgerError, RecordError
 from fedft.privacy.events import PrivacyEvent, event_as_json, event_from_json
+from fedft.records.heads import LogHead
 from fedft.types import Digest
 
 ENTRY_LABEL = "fedft/v1/ledger-entry"
 MAX_INTEGER = 2**53 - 1
 MAX_EVIDENCE = 64
+SALT = "salt"
+"""Among an intent's evidence: 128 random bits, 32 hexadecimal digits. Evidence holds digests of private rows."""
 _MAX_EVIDENCE_CHARACTERS = 1024
 
-Kind = Literal["start", "intent", "release", "refusal"]
+Kind = Literal["start", "intent", "release", "refusal", "receipt"]
 Key = tuple[str, int, str]
 """Run, round and purpose: what names an intent and its release."""
 
@@ -47,6 +50,7 @@ _OWN: dict[Kind, frozenset[str]] = {
     "intent": frozenset({"run", "round", "purpose", "dataset", "plan_digest", "event", "evidence"}),
     "release": frozenset({"run", "round", "purpose", "intent", "bytes", "sha256"}),
     "refusal": frozenset({"run", "round", "dataset", "reason"}),
+    "receipt": frozenset({"run", "head"}),
 }
 
 
@@ -152,11 +156,17 @@ def intent_fields(
 def as_intent(entry: Entry) -> Intent:
     fields = dict(entry.fields)
     event = event_from_json(fields.pop("event"))
-    return Intent(event=event, sequence=entry.sequence, time_utc=entry.time_utc, **fields)
+    evidence = {name: value for name, value in fields.pop("evidence").items() if name != SALT}
+    return Intent(event=event, evidence=evidence, sequence=entry.sequence, time_utc=entry.time_utc, **fields)
 
 
 def as_release(entry: Entry) -> Release:
     return Release(sequence=entry.sequence, **entry.fields)
+
+
+def as_receipt(entry: Entry) -> LogHead:
+    """The head that the coordinator of the entry's run had signed; by whose key is for others to check."""
+    return LogHead.claimed(entry.fields["head"])
 
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:
@@ -179,6 +189,8 @@ def _require_fields(kind: Kind, fields: Mapping[str, Any]) -> None:
             _require_integer(name, value)
         elif name == "event":
             _require_event(value)
+        elif name == "head":
+            _require_head(value, fields["run"])
         else:
             _require_evidence(value)
 
@@ -200,6 +212,15 @@ def _require_event(value: object) -> None:
         known = False
     if not known:
         raise LedgerError("expected a known privacy event with values in range, found something else") from None
+
+
+def _require_head(value: object, run: object) -> None:
+    try:
+        if isinstance(value, str) and LogHead.claimed(value).run == run:
+            return
+    except RecordError:
+        pass
+    raise LedgerError("expected the signed head of the run's log in a receipt, found something else")
 
 
 def _require_evidence(value: object) -> None:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedft.errors import LedgerCorrupt, LedgerLocked, StorageError
-from fedft.ledger.chain import Head
+from fedft.identity.notes import MAX_NOTE
+from fedft.ledger.chain import Head, Signer
 
 LOCK_WAIT_S = 2.0
 _POLL_S = 0.02
@@ -69,24 +70,35 @@ def no_writer(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def write_head(path: Path, head: Head) -> None:
+def write_head(path: Path, head: Head, signer: Signer | None = None) -> None:
     """Replace the head's file as a whole. After a power cut it may be an older one, which the ledger goes on from."""
     fresh = path.with_name(path.name + ".head.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _OWNER_ONLY)
     with open(descriptor, "wb", buffering=0) as file:
-        file.write(head.as_text().encode())
+        file.write((head.as_text() if signer is None else signer.signed(head.as_text())).encode())
         os.fsync(descriptor)
     os.replace(fresh, head_path(path))
 
 
 def read_head(path: Path) -> Head | None:
-    try:
-        text = head_path(path).read_bytes()[:512]
-    except FileNotFoundError:
+    """What the head's file says, its signature not checked. Raises LedgerCorrupt."""
+    content = read_head_file(path)
+    if content is None:
         return None
     try:
-        return Head.from_text(text.decode("ascii"))
-    except (UnicodeDecodeError, LedgerCorrupt):
+        return Head.from_file(content)
+    except LedgerCorrupt:
+        raise LedgerCorrupt(f"expected a head in {head_path(path).name}, found something else") from None
+
+
+def read_head_file(path: Path) -> str | None:
+    """The content of the head's file; None where there is none. Raises LedgerCorrupt for what is no text."""
+    try:
+        with head_path(path).open("rb") as file:
+            return file.read(MAX_NOTE + 1).decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
         raise LedgerCorrupt(f"expected a head in {head_path(path).name}, found something else") from None
 
 

@@ -4,12 +4,14 @@ Guarantees:
 - When record_intent returns, the spend is on disk, synced; events() counts it from then on, after any crash, whether or
   not a release follows. The same intent asked for again is the same entry: nothing is counted twice.
 - When record_release returns, its bytes are on disk, synced, and they are the first that were given for the intent.
+- A hash tells nobody who guesses an intent's evidence whether it is right: coordinators see hashes.
 - One process writes. Any number read meanwhile, and change nothing.
 - open verifies every entry, every stored payload, and the head kept beside the database. What does not fit is
   LedgerCorrupt, names the first bad entry, and stays as it was found: nothing is repaired.
 
-The chain has no key yet: whoever can write the files can rewrite all of them. It finds damage, loss and partial
-edits, not a forger. Epsilon is nowhere in it; the accountant derives it from the events.
+The chain finds damage, loss and partial edits. A forger who can write the files is found by what others keep: heads are
+signed and coordinators keep them, and receipts here hold the coordinators' (docs/SPEC.md, "Audit log"). Epsilon is
+nowhere in it; the accountant derives it from the events.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from typing import Any
 
 from fedft.errors import LedgerCorrupt, LedgerError
 from fedft.ledger import database, files
-from fedft.ledger.chain import KEPT_ROUNDS, KEPT_RUNS, Chain, Head
-from fedft.ledger.entries import Entry, Intent, Kind, Release, as_intent, intent_fields
+from fedft.ledger.chain import KEPT_ROUNDS, KEPT_RUNS, Chain, Head, Signer
+from fedft.ledger.entries import SALT, Entry, Intent, Kind, Release, as_intent, intent_fields
 from fedft.privacy.events import PrivacyEvent
+from fedft.randomness import secure_bytes
+from fedft.records.heads import LogHead
 
 __all__ = ["Intent", "Ledger"]
 
@@ -41,8 +45,8 @@ class Ledger:
     Opened for reading it holds the history as it was at that moment and no file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, signer: Signer | None = None) -> None:
+        self._path, self._signer = path, signer
         self._chain: Chain | None = None
         self._connection: sqlite3.Connection | None = None
         self._lock: int | None = None
@@ -52,8 +56,10 @@ class Ledger:
         self._synced: Head | None = None
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Ledger:
+    def open(cls, path: Path, *, read_only: bool = False, signer: Signer | None = None) -> Ledger:
         """Verify the whole ledger; create it where there is none, unless ``read_only``.
+
+        signer: signs the heads from now on; a head that stands is signed anew. Signatures are not checked here.
 
         Raises
         ------
@@ -66,7 +72,7 @@ class Ledger:
         StorageError
             The folder or the file cannot be read or written.
         """
-        ledger = cls(Path(path).resolve())
+        ledger = cls(Path(path).resolve(), signer)
         try:
             with ledger._named():
                 if read_only:
@@ -126,6 +132,7 @@ class Ledger:
         LedgerError
             The round is charged already for another plan, event or data set; or a value is outside docs/SPEC.md.
         """
+        salted = {**evidence, SALT: secure_bytes(16).hex()}
         fields = intent_fields(
             run=run,
             round=round,
@@ -133,7 +140,7 @@ class Ledger:
             dataset=dataset,
             plan_digest=plan_digest,
             event=event,
-            evidence=evidence,
+            evidence=salted,
         )
         with self._writing() as chain:
             stored = chain.intent((run, round, purpose))
@@ -186,6 +193,23 @@ class Ledger:
             if not chain.is_refused(fields):
                 self._append(chain, "refusal", fields)
 
+    def record_receipt(self, head: str, /) -> None:
+        """Keep a coordinator's signed head. One that is kept adds nothing.
+
+        Raises LedgerError for another that counts no more entries than the newest of its run.
+        """
+        told = LogHead.claimed(head)
+        with self._writing() as chain:
+            kept = chain.receipts(told.run)
+            if told in kept:
+                return
+            if kept and told.count <= kept[-1].count:
+                raise LedgerError(
+                    f"expected a head of more than {kept[-1].count} entries, found another history of {told.count}: "
+                    "the coordinator went back; ask its people why"
+                )
+            self._append(chain, "receipt", {"run": told.run, "head": head})
+
     def events(self, dataset: str) -> tuple[PrivacyEvent, ...]:
         """Every intent's event for ``dataset``, all runs, in order: what the accountant composes."""
         with self._reading() as chain:
@@ -220,7 +244,7 @@ class Ledger:
         self._load()
         self._connection = database.connect_for_writing(self._path)
         self._version = database.data_version(self._connection)
-        self._sync_head()
+        self._sync_head(again=self._signer is not None)
 
     def _load(self) -> None:
         """Read what is on disk: the head first, so that a writer's next entries do not look like missing ones."""
@@ -288,10 +312,10 @@ class Ledger:
         database.require_payload(payload, release.bytes, release.sha256, release.sequence)
         return payload
 
-    def _sync_head(self) -> None:
-        if self._chain is not None and self._chain.head != self._synced:
+    def _sync_head(self, *, again: bool = False) -> None:
+        if self._chain is not None and (again or self._chain.head != self._synced):
             with files.storage_errors(self._path):
-                files.write_head(self._path, self._chain.head)
+                files.write_head(self._path, self._chain.head, self._signer)
             self._synced = self._chain.head
 
     @contextmanager

@@ -27,6 +27,7 @@ from fedft.rounds.open_round import OpenRound, PlainSum
 from fedft.rounds.plan import NO_TERMS, RoundPlan, RoundRequest, task_of_round
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
+from fedft.rounds.trail import Trail
 from fedft.secagg.context import RoundContext
 from fedft.types import AdapterVector, Digest
 from fedft.update.screening import l2_norm
@@ -101,10 +102,11 @@ class Coordinator:
         about: Mapping[str, Any],
         observer: Observer | None = None,
         masking: MaskedRounds | None = None,
+        trail: Trail | None = None,
     ) -> None:
         layout.require(start)
         self.terms, self.layout, self.aggregation, self.folder = terms, layout, aggregation, folder
-        self.observer, self.masking = observer or Observer(), masking
+        self.observer, self.masking, self.trail = observer or Observer(), masking, trail
         self._trained = layout.only(aggregation.trains)
         self._optimizer, self._evaluate, self._about = server_optimizer, evaluate, dict(about)
         resumed = self._resumed()
@@ -149,7 +151,7 @@ class Coordinator:
             encoding=terms.encoding,
             masking=masking,
         )
-        return RoundRequest(plan, adapter, keys)
+        return RoundRequest(plan, adapter, keys, "" if self.trail is None else self.trail.before_round())
 
     def open_round(self, request: RoundRequest) -> OpenRound:
         self.observer.round_started(request.plan.round, self.terms.rounds, request.plan.cohort)
@@ -191,7 +193,8 @@ class Coordinator:
         self._decide_end(opened)
         record["seconds"] = time.perf_counter() - opened.begun
         state.records.append(record)
-        self._commit()
+        adapter = vector_digest(state.adapter)
+        self._commit(None if self.trail is None else self.trail.entry_of(opened, record, adapter))
         self.observer.round_finished(record)
         if state.without_quorum >= MAX_ROUNDS_WITHOUT_QUORUM and state.finished is None:
             raise QuorumNotReached(
@@ -199,6 +202,11 @@ class Coordinator:
                 f"{state.without_quorum} rounds in a row ({_sat_out(record)}): see the institutions' logs, then resume"
             )
         return record
+
+    def end(self) -> None:
+        """Close the audit log, if one is kept, over the folder as it is: nothing of the run is written afterwards."""
+        if self.trail is not None:
+            self.trail.end(best_round=self.state.best_round)
 
     def _step(self, mean: AdapterVector, number: int) -> float:
         """Move the adapter by the mean update of round ``number``; its norm."""
@@ -247,13 +255,17 @@ class Coordinator:
         if opened.nobody_can_pay:
             state.finished = "budgets-spent"
 
-    def _commit(self) -> None:
+    def _commit(self, entry: Mapping[str, Any] | None) -> None:
         state = self.state
         tensors: dict[str, npt.NDArray[Any]] = {"adapter": state.adapter, "best": state.best}
         tensors |= {f"server/{name}": value for name, value in self._optimizer.state().items()}
         kept = {k: v for k, v in vars(state).items() if k not in ("adapter", "best")}
         manifest = {**self._about, **kept, "run": self.terms.run, "layout": self.layout.as_json()}
+        if entry is not None:
+            manifest["audit"] = entry
         self.folder.commit(state.round, tensors=tensors, manifest=manifest)
+        if self.trail is not None and entry is not None:
+            self.trail.commit(entry, self.folder.checkpoint_digest(state.round))
         self._write_best()
 
     def _write_best(self) -> None:
@@ -264,6 +276,8 @@ class Coordinator:
     def _resumed(self) -> _State | None:
         kept = self.folder.latest()
         if kept is None:
+            if self.trail is not None:
+                self.trail.resume(0, None, "")
             return None
         tensors, manifest = kept
         if manifest["run"] != self.terms.run:
@@ -282,6 +296,8 @@ class Coordinator:
             fields["best_value"] = math.nan
         state = _State(adapter=tensors["adapter"], best=tensors["best"], **fields)
         self.state = state
+        if self.trail is not None:
+            self.trail.resume(state.round, manifest.get("audit"), self.folder.checkpoint_digest(state.round))
         self._write_best()
         return state
 

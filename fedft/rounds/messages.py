@@ -5,8 +5,9 @@ institution". Hostile vectors: tests/vectors/messages/.
 
     request   magic "FEDFTREQ" (8) | header length, uint32 big-endian (4) | header, canonical JSON | body, safetensors
     answer    an update envelope, a masked upload, shares of masks (docs/SPEC.md, "Secure aggregation"), or
-              magic "FEDFTREF" (8) | refusal, canonical JSON
-    roll call question and reply: canonical JSON
+              magic "FEDFTREF" (8) | refusal, canonical JSON;
+              before it perhaps magic "FEDFTATT" (8) | length, uint32 big-endian (4) | attestation, a signed note
+    roll call question and reply, notice: canonical JSON
 
 Guarantee: a decoder allocates nothing in proportion to a size that the bytes claim, runs no parser on a body, and
 returns what its encoder was given or raises; an error holds nothing of what was sent.
@@ -26,6 +27,7 @@ import numpy as np
 
 from fedft.errors import ConfigError, StaleUpdate, UpdateError
 from fedft.identity.documents import canonical
+from fedft.identity.notes import MAX_NOTE
 from fedft.identity.signed import MAGIC as SIGNED_MAGIC
 from fedft.randomness import secure_bytes
 from fedft.rounds.plan import RoundPlan, RoundRequest, terms_digest
@@ -40,15 +42,19 @@ from fedft.update.wire import BLOCK, Encoding, read_body, write_body
 REQUEST_LABEL = "fedft/v1/request"
 ANSWER_LABEL = "fedft/v1/answer"
 ROLL_CALL_LABEL = "fedft/v1/roll-call"
-"""Under these a request, an answer (update or refusal), and a roll call's question and reply are signed."""
+RECEIPT_LABEL = "fedft/v1/receipt"
+"""Under these a request, an answer (update or refusal), and question and reply of roll call and notice are signed."""
 
 REFUSAL_LABEL = "fedft/v1/refusal"
 TERMS_LABEL = "fedft/v1/terms"
 REQUEST_MAGIC = b"FEDFTREQ"
 REFUSAL_MAGIC = b"FEDFTREF"
+ATTESTED_MAGIC = b"FEDFTATT"
 MAX_REQUEST_HEADER = 2 * 2**20
 MAX_SMALL = 4096
-"""Bytes of a refusal, or of a roll call's question or reply."""
+"""Bytes of a refusal, of a roll call's question or reply, or of a notice."""
+MAX_ATTESTATION = len(ATTESTED_MAGIC) + 4 + MAX_NOTE
+"""Bytes before an answer."""
 
 _START = len(REQUEST_MAGIC) + 4
 _TENSOR = "adapter"
@@ -67,6 +73,7 @@ def encode_request(request: RoundRequest, terms: str) -> bytes:
         "plan": request.plan.as_json(),
         "terms": terms,
         "keys": request.keys.decode("ascii"),
+        "head": request.head,
         "sha256": hashlib.sha256(body).hexdigest(),
     }
     header = canonical(fields)
@@ -92,7 +99,7 @@ def decode_request(data: bytes) -> tuple[RoundRequest, str]:
         raise ConfigError(
             "expected the list of keys with a plan that masks, and only there, found another: resend both"
         )
-    return RoundRequest(plan, adapter, fields["keys"].encode()), terms
+    return RoundRequest(plan, adapter, fields["keys"].encode(), fields["head"]), terms
 
 
 def decode_terms(text: str) -> dict[str, Any]:
@@ -117,8 +124,9 @@ def encode_answer(answer: bytes | Refusal) -> bytes:
 def decode_answer(data: bytes) -> bytes | Refusal:
     """The bytes of an update, plain or masked, or of shares, which are not opened here, or a refusal.
 
-    Raises UpdateError for anything else.
+    An attestation before it is left out. Raises UpdateError for anything else.
     """
+    data = split_attestation(data)[1]
     if data.startswith((UPDATE_MAGIC, UPLOAD_MAGIC, SIGNED_MAGIC)):
         return data
     if data.startswith(REFUSAL_MAGIC) and len(data) <= MAX_SMALL:
@@ -128,6 +136,40 @@ def decode_answer(data: bytes) -> bytes | Refusal:
             if isinstance(reason, str) and reason in REASONS:
                 return Refusal(**fields)
     raise UpdateError(f"expected an update or a refusal, found another answer: {_SAME_VERSION}")
+
+
+def with_attestation(note: str, answer: bytes) -> bytes:
+    """``answer`` as encode_answer made it, behind what its sender signed beside it."""
+    encoded = note.encode()
+    return ATTESTED_MAGIC + struct.pack(">I", len(encoded)) + encoded + answer
+
+
+def split_attestation(data: bytes) -> tuple[str, bytes]:
+    """The note before an answer, not verified, and the answer; "" where there is none. Raises UpdateError."""
+    if not data.startswith(ATTESTED_MAGIC):
+        return "", data
+    start = len(ATTESTED_MAGIC) + 4
+    length = int.from_bytes(data[len(ATTESTED_MAGIC) : start], "big")
+    if len(data) < start or not 0 < length <= MAX_NOTE or len(data) < start + length:
+        raise UpdateError(f"expected an attestation of at most {MAX_NOTE} bytes, found another length: {_SAME_VERSION}")
+    try:
+        return data[start : start + length].decode(), data[start + length :]
+    except UnicodeDecodeError:
+        raise UpdateError(f"expected the text of an attestation, found something else: {_SAME_VERSION}") from None
+
+
+def encode_notice(run: str, head: str) -> bytes:
+    """The signed head of a log, to those who take part in no further round."""
+    return canonical({"label": RECEIPT_LABEL, "run": run, "head": head})
+
+
+def decode_notice(data: bytes) -> tuple[str, str]:
+    """Run and signed head, not verified. Raises ConfigError for anything that encode_notice does not make."""
+    fields = _canonical_object(data) if len(data) <= MAX_SMALL else None
+    texts = fields is not None and all(isinstance(value, str) for value in fields.values())
+    if fields is None or not texts or fields.keys() != {"label", "run", "head"} or fields["label"] != RECEIPT_LABEL:
+        raise ConfigError(f"expected a notice of {RECEIPT_LABEL}, found something else: {_SAME_VERSION}")
+    return fields["run"], fields["head"]
 
 
 def fresh_nonce() -> str:
@@ -188,10 +230,10 @@ def _request_header(data: bytes) -> tuple[dict[str, str], int]:
     if len(data) < _START + length:
         raise ConfigError(f"expected {_START + length} bytes of head, found {len(data)}: send the request again")
     fields = _canonical_object(data[_START : _START + length])
-    known = fields is not None and fields.keys() == {"label", "plan", "terms", "keys", "sha256"}
+    known = fields is not None and fields.keys() == {"label", "plan", "terms", "keys", "head", "sha256"}
     if not known or fields is None or not all(isinstance(value, str) for value in fields.values()):
         raise ConfigError(
-            f"expected label, plan, terms, keys and sha256 in canonical JSON, found others: {_SAME_VERSION}"
+            f"expected label, plan, terms, keys, head and sha256 in canonical JSON, found others: {_SAME_VERSION}"
         )
     if fields["label"] != REQUEST_LABEL:
         raise ConfigError(f'expected label "{REQUEST_LABEL}", found another: {_SAME_VERSION}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -69,6 +70,8 @@ class PlainSum:
 class OpenRound:
     """Collects one round's answers. masked: the collector, where updates are masked and have to be opened together.
 
+    digests, notes: for the audit log, of each accepted update, and what its sender signed beside an answer.
+
     Guarantee: an answer that is not accepted changes nothing but the list of who sat out, and never ends the round.
     """
 
@@ -80,6 +83,8 @@ class OpenRound:
         self.accepted: set[str] = set()
         self.refused: dict[str, str] = {}
         self.bytes_up = 0
+        self.digests: dict[str, dict[str, int | str]] = {}
+        self.notes: dict[str, str] = {}
 
     @property
     def nobody_can_pay(self) -> bool:
@@ -96,6 +101,7 @@ class OpenRound:
             self._sit_out(sender, error.code)
             return
         self.accepted.add(sender)
+        self.digests[sender] = _digests(update, self.plan.masking)
         self.refused.pop(sender, None)
         self._observer.answered(sender, "update")
 
@@ -128,3 +134,17 @@ class OpenRound:
         if sender in self.plan.cohort and sender not in self.accepted:
             self.refused[sender] = reason
             self._observer.answered(sender, reason)
+
+
+def _digests(update: bytes, masking: str) -> dict[str, int | str]:
+    """Length and digest of an update as it came, and the digest of what its sender's ledger holds of it.
+
+    Where it is masked a ledger holds the context with it (secagg/institution.py, ``framed``).
+    """
+    sent = hashlib.sha256(update).hexdigest()
+    if not masking:
+        return {"bytes": len(update), "sha256": sent, "released": sent}
+    context = masking.encode()
+    released = hashlib.sha256(len(context).to_bytes(4, "big") + context)
+    released.update(update)
+    return {"bytes": len(update), "sha256": sent, "released": released.hexdigest()}

@@ -82,12 +82,14 @@ class RoundPlan:
 class RoundRequest:
     """A plan and the adapter it starts from, float32, shape (d,) of the full layout.
 
-    keys: the list of the run's keys, where updates are masked; the plan's context names its digest.
+    keys: the list of the run's keys, where updates are masked; the plan's context names its digest. head: the signed
+    head of the coordinator's audit log before this round.
     """
 
     plan: RoundPlan
     adapter: AdapterVector
     keys: bytes = b""
+    head: str = ""
 
 
 def task_of_round(number: int, tasks: Sequence[str], rounds_per_task: Sequence[int]) -> tuple[str, int]:

@@ -6,6 +6,7 @@
     RUN/metrics.jsonl             one line per finished round
     RUN/checkpoints/round-0007/   the state after round 7; the last two are kept
     RUN/checkpoints/best/         the adapter that did best on the coordinator's own rows
+    RUN/audit.jsonl, audit.head   the audit log and its signed head (fedft/records)
     RUN/secagg.json               under secure aggregation: its setup, and whom the newest question named
     RUN/summary.json              when the run has ended
 
@@ -17,6 +18,7 @@ metrics.jsonl follow from the checkpoint and are put right on resumption.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -30,7 +32,7 @@ import numpy.typing as npt
 from fedft import strict_json
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, StorageError
-from fedft.model.checkpoint import read_checkpoint, write_checkpoint
+from fedft.model.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 KEPT_ROUNDS = 2
@@ -70,6 +72,15 @@ class RunFolder:
             raise StorageError(f"expected JSON in {file}, found it damaged: restore it, or start a new run") from error
         return dict(body)
 
+    def config_bytes(self) -> bytes:
+        """config.json as it is. Raises StorageError."""
+        try:
+            return (self.path / "config.json").read_bytes()
+        except OSError as error:
+            raise StorageError(
+                f"expected a run's config.json in {self.path}, found {error.strerror}: restore it"
+            ) from error
+
     def commit(self, round: int, *, tensors: Tensors, manifest: Mapping[str, Any]) -> None:
         """Finish a round: its checkpoint, then its line of metrics, then make room."""
         write_checkpoint(self._round_path(round), tensors=tensors, manifest=manifest)
@@ -93,6 +104,14 @@ class RunFolder:
         self._write_text("metrics.jsonl", lines)
         return tensors, manifest
 
+    def checkpoint_digest(self, round: int) -> str:
+        """SHA-256 of the manifest, which names the tensors' digest. Raises StorageError."""
+        manifest = self._round_path(round) / MANIFEST
+        try:
+            return hashlib.sha256(manifest.read_bytes()).hexdigest()
+        except OSError as error:
+            raise StorageError(f"expected to read {manifest}, found {error.strerror}: restore it") from error
+
     def progress(self) -> tuple[int, dict[str, Any] | None]:
         """Rounds that are finished, and the newest whole line of metrics.jsonl. Changes nothing: others may write."""
         rounds, file, last = self._rounds(), self.path / "metrics.jsonl", None
@@ -100,6 +119,13 @@ class RunFolder:
             with suppress(ValueError):  # cut off
                 last = dict(json.loads(line))
         return (rounds[-1] if rounds else 0), last
+
+    def summary(self) -> dict[str, Any]:
+        """Of a run that has ended. Raises StorageError."""
+        try:
+            return dict(json.loads((self.path / "summary.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"expected JSON in {self.path / 'summary.json'}, found none: restore it") from error
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         self._write_text("summary.json", strict_json.dumps(summary, indent=2) + "\n")

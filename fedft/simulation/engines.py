@@ -84,7 +84,7 @@ class LocalEngine:
         strategy.start(LocalGrid(app, len(names)))
 
     def _open(self, name: str) -> AbstractContextManager[FaultyInstitution]:
-        return nullcontext(with_faults(self._setup.config, self._institutions[name]))
+        return nullcontext(with_faults(self._setup.config, self._institutions[name], self._folder))
 
     def _stepper(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self._observer.step(name, done, total)
@@ -164,7 +164,7 @@ class ActorHome:
         setup, folder = _actor_setup(self.config_json), Path(self.folder)
         with open_ledger(setup.config, folder, name) as ledger:
             institution = make_institution(setup, self.plans[name], folder, name, ledger, public_fisher_of(setup))
-            yield with_faults(setup.config, institution)
+            yield with_faults(setup.config, institution, folder)
 
 
 @lru_cache(maxsize=1)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from fedft.config import Faults
+from fedft.errors import ConfigError
 from fedft.randomness import reproducible_rng
 from fedft.rounds.institution import Institution
+from fedft.rounds.messages import encode_answer
 from fedft.rounds.plan import RoundRequest
+from fedft.rounds.witness import Witness
 from fedft.update.envelope import seal
 from fedft.update.release import Refusal
 
@@ -19,18 +22,31 @@ class Dropped(Exception):
 class FaultyInstitution:
     """An institution with the faults of its section. A drop by chance depends on the seed and the round alone."""
 
-    def __init__(self, institution: Institution, faults: Faults | None, seed: int) -> None:
+    def __init__(
+        self, institution: Institution, faults: Faults | None, seed: int, witness: Witness | None = None
+    ) -> None:
         self._institution, self._faults, self._seed = institution, faults or Faults(), seed
+        self._witness = witness
 
     def answer(self, request: RoundRequest) -> bytes | Refusal:
         number = request.plan.round
         chance = reproducible_rng(self._seed, "drop", self._institution.name, number).random()
         if number in self._faults.drop_rounds or chance < self._faults.drop_probability:
             raise Dropped
+        if self._witness is not None:
+            self._witness.accept(request.plan.run, request.head)
         answer = self._institution.answer(request)
         if number in self._faults.corrupt_rounds and isinstance(answer, bytes):
-            return self._poisoned(request)
-        return answer
+            answer = self._poisoned(request)
+        if self._witness is None:
+            return answer
+        return self._witness.attested(encode_answer(answer), run=request.plan.run, round=number)
+
+    def notice(self, data: bytes) -> bytes:
+        """The reply to the coordinator's last notice. Raises ConfigError where no log is kept."""
+        if self._witness is None:
+            raise ConfigError("expected no notice where no audit log is kept, found one: play the run anew")
+        return self._witness.notice(data)
 
     def key(self, setup: str) -> bytes:
         return self._institution.key(setup)

@@ -15,7 +15,7 @@ from fedft.privacy.distributed import local_epsilon
 from fedft.rounds.continual import PublicFisher
 from fedft.rounds.institution import Institution
 from fedft.simulation.faults import FaultyInstitution
-from fedft.simulation.run_keys import member_of
+from fedft.simulation.run_keys import ledger_signer, member_of, witness_of
 from fedft.simulation.setup import Setup
 
 
@@ -65,12 +65,13 @@ def dataset_of(config: FederationConfig, name: str) -> str:
 
 
 def open_ledger(config: FederationConfig, folder: Path, name: str) -> Ledger:
+    """To write, its heads signed by the institution's key of this run (run_keys.make_keys)."""
     path = ledger_path(config, folder, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"expected to make {path.parent}, found {error.strerror}: choose another folder") from error
-    return Ledger.open(path)
+    return Ledger.open(path, signer=ledger_signer(folder, name))
 
 
 def epsilon_alone(config: FederationConfig, folder: Path, name: str) -> float | None:
@@ -90,6 +91,8 @@ def write_quality(setup: Setup, folder: Path, name: str) -> None:
         raise StorageError(f"expected to write {home}, found {error.strerror}: make room or choose another") from error
 
 
-def with_faults(config: FederationConfig, institution: Institution) -> FaultyInstitution:
+def with_faults(config: FederationConfig, institution: Institution, folder: Path) -> FaultyInstitution:
+    """The institution as the run meets it: a witness of it, and with the faults of its section."""
     faults = next((section.faults for section in config.institutions if section.name == institution.name), None)
-    return FaultyInstitution(institution, faults, config.federation.seed)
+    witness = witness_of(folder, institution.name, institution.ledger)
+    return FaultyInstitution(institution, faults, config.federation.seed, witness)

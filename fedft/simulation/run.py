@@ -18,12 +18,13 @@ from fedft.assembly.runs import as_written, run_name
 from fedft.config import FederationConfig, variant_config
 from fedft.errors import ConfigError
 from fedft.model.export import export_adapter
+from fedft.records.log import has_ended
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.engines import Engine, FlowerEngine, LocalEngine
 from fedft.simulation.institutions import epsilon_alone
 from fedft.simulation.planning import FederationPlan, plan_from
-from fedft.simulation.run_keys import make_keys, signer_of
+from fedft.simulation.run_keys import delete_keys, make_keys, signer_of
 from fedft.simulation.setup import Setup
 
 
@@ -44,11 +45,11 @@ def play(
     engine
         "local" or "flower".
     resume
-        Go on from the last finished round in ``folder``.
+        Go on from the last finished round in ``folder``; a run that has ended stays as it is.
     """
     observer = observer or Observer()
     if not config.variants:
-        summary = _play_one(config, folder, engine, resume, observer, title=config.federation.name)
+        summary = _play_one(config, folder, engine, resume, observer, title=config.federation.name, outcome=True)
     else:
         if not resume:
             RunFolder(folder).create(as_written(config, run=None))
@@ -58,34 +59,44 @@ def play(
             begun = resume and (inner / "config.json").exists()
             title = f"{config.federation.name}: {name}"
             summary["variants"][name] = _play_one(
-                variant_config(config, name), inner, engine, begun, observer, title=title
+                variant_config(config, name), inner, engine, begun, observer, title=title, outcome=False
             )
-    summary["story"] = config.outcome.story
-    summary["checks"] = check_outcome(config.outcome.checks, summary)
-    RunFolder(folder).write_summary(summary)
+        summary |= _outcome(config, summary)
+        RunFolder(folder).write_summary(summary)
     observer.run_finished(summary)
     return summary
 
 
 def _play_one(
-    config: FederationConfig, folder: Path, engine: str, resume: bool, observer: Observer, *, title: str
+    config: FederationConfig,
+    folder: Path,
+    engine: str,
+    resume: bool,
+    observer: Observer,
+    *,
+    title: str,
+    outcome: bool,
 ) -> dict[str, Any]:
-    begun = time.perf_counter()
+    """The summary of one run, whose audit log ends with it. outcome: it holds what the file announces."""
+    begun, store = time.perf_counter(), RunFolder(folder)
+    if resume and has_ended(folder):
+        delete_keys(folder)
+        return store.summary()
     if config.simulation.threads is not None:
         torch.set_num_threads(config.simulation.threads)
     setup = Setup(config)
     plan = plan_from(setup)
     home = _engine(engine, setup, plan, folder)
-    store, run = RunFolder(folder), run_name(config, folder, resume=resume)
+    run = run_name(config, folder, resume=resume)
     if not resume:
         store.create(as_written(config, run=run))
-    signer, names = None, setup.institution_names
-    if config.secure_aggregation.enabled:
-        make_keys(folder, names)
-        signer = signer_of(folder, names)
+    names = setup.institution_names
+    make_keys(folder, names)
     observer.run_started(title, config.federation.rounds, names)
     with home as chosen:
-        coordinator = make_coordinator(setup, run=run, cohort=names, store=store, observer=observer, signer=signer)
+        coordinator = make_coordinator(
+            setup, run=run, cohort=names, store=store, observer=observer, signer=signer_of(folder, names)
+        )
         chosen.play(coordinator, observer)
     setup.model.write_vector(coordinator.state.best)
     export_adapter(setup.model, folder / "adapter", labels=setup.labels)
@@ -97,8 +108,16 @@ def _play_one(
         seconds=time.perf_counter() - begun,
         alone={name: epsilon_alone(config, folder, name) for name in names},
     )
+    if outcome:
+        summary |= _outcome(config, summary)
     store.write_summary(summary)
+    coordinator.end()
+    delete_keys(folder)
     return summary
+
+
+def _outcome(config: FederationConfig, summary: dict[str, Any]) -> dict[str, Any]:
+    return {"story": config.outcome.story, "checks": check_outcome(config.outcome.checks, summary)}
 
 
 def _engine(name: str, setup: Setup, plan: FederationPlan, folder: Path) -> Engine:

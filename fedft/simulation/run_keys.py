@@ -1,17 +1,19 @@
-"""Signing keys of a simulated federation, where secure aggregation needs some: each where its owner would keep it."""
+"""Signing keys of a simulated federation, each where its owner would keep it; deleted when the run has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedft.assembly.masking import Signer
+from fedft.assembly.signing import Signer
+from fedft.errors import StorageError
 from fedft.identity.keys import PrivateKey
+from fedft.ledger.chain import Signer as LedgerSigner
 from fedft.ledger.store import Ledger
+from fedft.records.files import KEY
 from fedft.rounds.member import Member
+from fedft.rounds.witness import Witness
 from fedft.secagg.context import Identities
-
-KEY = "identity.key"
 
 
 def make_keys(folder: Path, names: Sequence[str]) -> None:
@@ -22,9 +24,28 @@ def make_keys(folder: Path, names: Sequence[str]) -> None:
             PrivateKey.generate().save(home / KEY)
 
 
+def delete_keys(folder: Path) -> None:
+    """Of a run that has ended: nothing more is signed in its name. Raises StorageError."""
+    try:
+        for key in (folder / KEY, *folder.glob(f"institutions/*/{KEY}")):
+            key.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"expected to delete the run's keys in {folder}, found {error.strerror}: delete") from error
+
+
 def signer_of(folder: Path, names: Sequence[str]) -> Signer:
     known = _identities(folder, names)
     return Signer(PrivateKey.load(folder / KEY), lambda: known)
+
+
+def ledger_signer(folder: Path, name: str) -> LedgerSigner:
+    """Who signs the heads of the ledger of ``name``."""
+    return LedgerSigner(name, PrivateKey.load(folder / "institutions" / name / KEY))
+
+
+def witness_of(folder: Path, name: str, ledger: Ledger) -> Witness:
+    coordinator = PrivateKey.load(folder / KEY).public
+    return Witness(ledger_signer(folder, name), coordinator=coordinator, ledger=ledger)
 
 
 def member_of(folder: Path, name: str, names: Sequence[str], ledger: Ledger) -> Member:

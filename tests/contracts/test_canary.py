@@ -307,6 +307,9 @@ class Quoting:
     def unmask(self, question: bytes) -> bytes:
         raise self._kind(text)
 
+    def notice(self, data: bytes) -> bytes:
+        raise self._kind(text)
+
 
 def test_what_the_relay_raises_has_no_text_and_no_cause() -> None:
     client_app = make_client_app(lambda _: "north", lambda _: nullcontext(Quoting(ValueError)))

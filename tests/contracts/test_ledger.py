@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedft.errors import FedftError, LedgerCorrupt, LedgerError, LedgerLocked, StorageError
 from fedft.ledger import Ledger, files
+from fedft.ledger.entries import SALT, make_entry
 from tests.ledger import killed_writer
 from tests.ledger.small import EVENT, crashed_copy, files_of, intent, payload, play, read_everything
 
@@ -30,6 +32,25 @@ def path(tmp_path: Path) -> Path:
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         play(ledger)
     return tmp_path / "ledger.sqlite"
+
+
+# "A hash tells nobody who guesses an intent's evidence whether it is right"
+
+
+def test_a_hash_tells_nobody_who_guesses_the_evidence_whether_it_is_right(tmp_path: Path) -> None:
+    """Who knows all of an intent but its salt, 128 random bits, cannot make its hash again."""
+    salts = set()
+    for number in range(8):
+        with Ledger.open(tmp_path / f"{number}.sqlite") as ledger:
+            stored, entry = intent(ledger), ledger.entries()[-1]
+        place: Any = {"sequence": 2, "previous": entry.previous, "time_utc": entry.time_utc}
+        known: Any = {**entry.fields, "evidence": stored.evidence}
+        assert make_entry("intent", **place, fields=known).hash != entry.hash
+        salts.add(entry.fields["evidence"][SALT])
+        again = {**known, "evidence": {**stored.evidence, SALT: entry.fields["evidence"][SALT]}}
+        assert make_entry("intent", **place, fields=again).hash == entry.hash
+    assert len(salts) == 8
+    assert {len(bytes.fromhex(salt)) for salt in salts} == {16}
 
 
 # "the spend is on disk ... after any crash, whether or not a release follows; nothing is counted twice"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,12 +20,21 @@ from flwr.app import Message
 
 import fedft.rounds.institution
 import fedft.training.local
+from fedft.errors import FederationError
 from fedft.flower.local_grid import LocalGrid
-from fedft.flower.records import RECORD, body_of
+from fedft.flower.records import RECEIPT, RECORD, body_of
+from fedft.identity.notes import claimed
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.events import DpSgdRound
-from fedft.rounds.messages import decode_answer, decode_presence, decode_question, decode_request
+from fedft.rounds.messages import (
+    decode_answer,
+    decode_notice,
+    decode_presence,
+    decode_question,
+    decode_request,
+    split_attestation,
+)
 from fedft.rounds.plan import RoundPlan
 from fedft.simulation.run import play
 from fedft.simulation.setup import Setup
@@ -143,6 +153,11 @@ def test_what_crosses_is_a_recorded_update_a_word_a_name_or_an_empty_error(
     kinds: Counter[str] = Counter()
     digests = recorded(tmp_path / "run")
     for message, reply in messages:
+        if message.metadata.message_type == RECEIPT:
+            run, _ = decode_notice(body_of(message.content))
+            assert_nothing_but_a_head(body_of(reply.content).decode(), run)
+            kinds["receipt"] += 1
+            continue
         if message.metadata.message_type == "query":
             nonce, setup = decode_question(body_of(message.content))
             name, key = decode_presence(body_of(reply.content), nonce=nonce)
@@ -157,14 +172,25 @@ def test_what_crosses_is_a_recorded_update_a_word_a_name_or_an_empty_error(
         answer = decode_answer(body_of(reply.content))
         kinds[answer.reason if isinstance(answer, Refusal) else "update"] += 1
         assert dict(reply.content[RECORD]).keys() == {"body"}
+        if note := split_attestation(body_of(reply.content))[0]:
+            assert_nothing_but_a_head(note, decode_request(body_of(message.content))[0].plan.run)
         if isinstance(answer, bytes):
             assert hashlib.sha256(answer).hexdigest() in digests
         else:
             assert answer.reason in REASONS
     assert {kind for kind, count in kinds.items() if count} == {
-        "error", "internal", "storage", "budget-exhausted", "update",
+        "error", "internal", "storage", "budget-exhausted", "update", "receipt",
     }  # fmt: skip
     assert kinds["update"] == len(digests)
+
+
+def assert_nothing_but_a_head(note: str, run: str) -> None:
+    """What an institution signs beside an answer has a form with no room for anything else."""
+    text, name = claimed(note)
+    assert name in NAMES
+    digest = "[0-9a-f]{64}"
+    form = f"fedft/v1/ledger-head\n[0-9a-f]{{32}}\n[0-9]+\n{digest}\n{re.escape(run)} [0-9]+ {digest}\n"
+    assert re.fullmatch(form, text)
 
 
 def test_every_epsilon_told_is_computed_from_the_ledgers_events_and_never_falls(tmp_path: Path) -> None:
@@ -179,10 +205,16 @@ def test_every_epsilon_told_is_computed_from_the_ledgers_events_and_never_falls(
 def test_a_coordinator_set_back_gets_the_stored_bytes_and_nobody_pays_twice(tmp_path: Path) -> None:
     """Its folder comes from a backup of a round ago; the institutions remember more than it does."""
     config = federation(tmp_path / "data", "federation.rounds=2", "aggregation.method=ffa_lora", rows=SAME)
-    run = tmp_path / "run"
-    play(config, folder=run)
+    run, backup = tmp_path / "run", tmp_path / "backup"
+    assert play_in_child(config, run, point="after-an-entry") == KILLED
+    shutil.copytree(run, backup)
+    assert play_in_child(config, run, point="before-the-export") == KILLED
     after, charged = adapter_of(run, 2), on_disk(run / "institutions" / "north" / "ledger.sqlite")
     shutil.rmtree(run / "checkpoints" / "round-0002")
+    with pytest.raises(FederationError, match="no round is played twice"):
+        play(config, folder=run, resume=True)
+    for name in ("audit.jsonl", "audit.head"):
+        shutil.copy(backup / name, run / name)
     play(config, folder=run, resume=True)
     assert np.array_equal(adapter_of(run, 2), after)
     assert on_disk(run / "institutions" / "north" / "ledger.sqlite") == charged

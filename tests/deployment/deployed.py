@@ -123,6 +123,11 @@ class Deployed(Provisioned):
             agent = self.agents[names[partition_of(context)]]
             return Message(body_content(agent.roll_call(body_of(message.content))), reply_to=message)
 
+        @app.query("receipt")
+        def receipt(message: Message, context: Context) -> Message:
+            agent = self.agents[names[partition_of(context)]]
+            return Message(body_content(agent.receipt(body_of(message.content))), reply_to=message)
+
         @app.train()
         def train(message: Message, context: Context) -> Message:
             name = names[partition_of(context)]

@@ -53,6 +53,9 @@ class FakeAgent:
     def busy(self, event: str, body: bytes) -> bytes:
         return b"busy: " + body if self._then is None else self._then(body)
 
+    def receipt(self, body: bytes) -> bytes:
+        return b"receipt for " + body if self._then is None else self._then(body)
+
 
 class SlowAgent:
     """For another process: answers b"slow" when a file "go" stands in the folder, and anything else at once."""
@@ -68,6 +71,9 @@ class SlowAgent:
 
     def unmask(self, body: bytes) -> bytes:
         return b"shares: " + body
+
+    def receipt(self, body: bytes) -> bytes:
+        return b"receipt: " + body
 
     def roll_call(self, body: bytes) -> bytes:
         return b"north"

@@ -13,6 +13,7 @@ import pytest
 
 from fedft.audit.findings import HOLDS
 from fedft.audit.recompute import recompute
+from fedft.audit.verify import verify_run
 from fedft.config import load_policy
 from fedft.deployment import coordinate, rehearse
 from fedft.deployment.agent import Agent
@@ -22,9 +23,20 @@ from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
-from fedft.rounds.messages import ANSWER_LABEL, REQUEST_LABEL, decode_answer, decode_request, encode_request
+from fedft.records.heads import LogHead
+from fedft.records.log import read_entries
+from fedft.rounds.messages import (
+    ANSWER_LABEL,
+    RECEIPT_LABEL,
+    REQUEST_LABEL,
+    decode_answer,
+    decode_request,
+    encode_notice,
+    encode_request,
+)
 from fedft.rounds.plan import RoundRequest, terms_digest
 from fedft.simulation.run import play
+from fedft.types import Digest
 from fedft.update.release import Refusal
 from tests.deployment.deployed import Deployed
 from tests.federation import NAMES, OFF, adapter_of, federation, records_of
@@ -69,6 +81,39 @@ def test_a_private_run_is_charged_in_each_ledger_and_leaves_a_run_folder(private
     missing = recompute(tmp_path / "run", ledgers[1:])
     assert [finding.code for finding in missing.findings] == ["ledger-missing"]
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_deployed_run_is_valid_with_the_ledgers_of_its_institutions(private: Deployed, tmp_path: Path) -> None:
+    """Receipts in the agents' ledgers, their heads in the log, keys of the signed roster."""
+    private.play(tmp_path / "run")
+    private.close()
+    alone = verify_run(tmp_path / "run")
+    assert alone.finding is None
+    assert [words for words in alone.not_covered if "ledger" in words] == [
+        f"the ledger of {name}: give it with --ledger" for name in NAMES
+    ]
+    ledgers = [home.folder / "ledger.sqlite" for home in private.homes.values()]
+    key = private.coordinator.key.public
+    verdict = verify_run(tmp_path / "run", ledgers=ledgers, key=key.fingerprint)
+    assert (verdict.finding, verdict.ledgers) == (None, NAMES)
+    end = list(read_entries(tmp_path / "run" / "audit.jsonl"))[-1]
+    assert (end.kind, sorted(end.fields["heads"])) == ("end", sorted(NAMES))
+    with Ledger.open(ledgers[0], read_only=True) as ledger:
+        kept = [entry.fields["head"] for entry in ledger.entries() if entry.kind == "receipt"]
+    assert [LogHead.open(head, key).count for head in kept] == [2, 3, 4]
+
+
+def test_a_coordinator_that_forks_its_log_is_refused_and_nothing_charged(private: Deployed, tmp_path: Path) -> None:
+    private.begin(tmp_path / "run")
+    request, terms = private.request(tmp_path / "run")
+    heads = [LogHead(request.plan.run, 7, Digest(digit * 64)).signed(private.coordinator.key) for digit in "ab"]
+    private.agents["north"].receipt(
+        seal(RECEIPT_LABEL, encode_notice(request.plan.run, heads[0]), private.coordinator.key)
+    )
+    forked = private.signed(replace(request, head=heads[1]), terms)
+    answer = private.opened("north", private.agents["north"].answer(forked))
+    assert answer == Refusal("north", request.plan.run, 1, "identity")
+    assert private.charges("north") == ()
 
 
 def test_the_same_request_is_answered_with_the_same_bytes_also_after_a_restart(

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedft.audit.verify import verify_run
 from fedft.config import load_config
 from fedft.deployment import coordinate, rehearse
 from fedft.deployment.bundle import write_bundle
 from fedft.deployment.rehearse import FIRST_USER
 from fedft.ledger.store import Ledger
 from fedft.privacy.events import UnprotectedRelease
+from fedft.records.log import read_entries
 from fedft.simulation.run import play as simulate
 from tests.cli.commands import federation_file, fedft
 from tests.deployment.living import children, command_of, in_sessions
@@ -84,6 +86,7 @@ def test_a_rehearsal_is_played_over_everything_that_organisations_would_run(tmp_
         every_round_has_every_update_and_the_folder_is_a_whole_runs(played)
         the_adapter_is_the_simulations_bit_for_bit(played, tmp_path)
         each_ledger_was_charged_for_each_round(played)
+        its_records_hold_and_everyone_heard_the_last_notice(played)
         every_program_was_there_as_its_own_user_and_none_is_left(played)
         the_superlink_knew_who_called_and_nothing_was_installed(played)
         no_code_of_the_bundle_ran_at_an_institution(played)
@@ -112,6 +115,14 @@ def each_ledger_was_charged_for_each_round(played: Played) -> None:
         path = played.all / "institutions" / name / "ledger.sqlite"
         with Ledger.open(path, read_only=True) as ledger:
             assert ledger.events(name) == (UnprotectedRelease(),) * ROUNDS
+
+
+def its_records_hold_and_everyone_heard_the_last_notice(played: Played) -> None:
+    ledgers = [played.all / "institutions" / name / "ledger.sqlite" for name in NAMES]
+    verdict = verify_run(played.run, ledgers=ledgers)
+    assert (verdict.finding, verdict.ledgers) == (None, tuple(NAMES))
+    end = list(read_entries(played.run / "audit.jsonl"))[-1]
+    assert sorted(end.fields["heads"]) == sorted(NAMES)
 
 
 def every_program_was_there_as_its_own_user_and_none_is_left(played: Played) -> None:

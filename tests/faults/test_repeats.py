@@ -44,14 +44,15 @@ def test_a_coordinator_from_yesterdays_backup_gets_stored_bytes_or_a_refusal(
 
     for name in NAMES:
         members.start_again(name)
-    members.play(backups / "2")  # rounds 3 and 4 again: their bytes are kept
-    assert np.array_equal(adapter_of(backups / "2"), adapter_of(tmp_path / "run"))
-    assert records_of(backups / "2")[-1]["updates"] == sorted(NAMES)
+    members.play(backups / "2")  # round 3 again: its bytes are kept; round 4 follows from another entry of round 3
+    assert np.array_equal(adapter_of(backups / "2", 3), adapter_of(tmp_path / "run", 3))
+    assert records_of(backups / "2")[2]["updates"] == sorted(NAMES)
+    assert records_of(backups / "2")[3]["refused"] == dict.fromkeys(NAMES, "identity")
 
-    with pytest.raises(QuorumNotReached, match="ledger"):
-        members.play(backups / "1")  # round 2's are not, and what follows from its adapter is another plan
+    with pytest.raises(QuorumNotReached, match="identity"):
+        members.play(backups / "1")  # round 2's are not kept, and what follows is another history
     refused = [record["refused"] for record in records_of(backups / "1")]
-    assert refused == [{}, *[dict.fromkeys(NAMES, "ledger")] * 3]
+    assert refused == [{}, dict.fromkeys(NAMES, "ledger"), *[dict.fromkeys(NAMES, "identity")] * 2]
     members.close()
     assert {name: members.charges(name) for name in NAMES} == charged
 

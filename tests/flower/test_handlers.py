@@ -46,6 +46,9 @@ class Answering:
             raise self._answer
         return self._answer
 
+    def notice(self, data: bytes) -> bytes:
+        raise self._answer if isinstance(self._answer, BaseException) else AssertionError("no log is kept")
+
 
 def app_of(answer: bytes | Refusal | BaseException) -> ClientApp:
     return make_client_app(lambda _: "north", lambda _: nullcontext(Answering(answer)))

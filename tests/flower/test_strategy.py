@@ -48,6 +48,9 @@ class Institution:
     def unmask(self, question: bytes) -> bytes | Refusal:
         raise AssertionError("nothing is masked here")
 
+    def notice(self, data: bytes) -> bytes:
+        raise AssertionError("no log is kept here")
+
 
 def app_of(names: Sequence[str] = COHORT, **answers: Callable[[RoundRequest], bytes | Refusal]) -> ClientApp:
     """Node k says that it is names[k - 1], and answers with a valid update unless told otherwise."""

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from fedft.ledger import Ledger, database, files
-from fedft.ledger.chain import Head
+from fedft.ledger.chain import Head, Signer
 from fedft.privacy.events import DpSgdRound
 
 ROUNDS = 2
@@ -91,10 +91,10 @@ def _die_before_commit(number: int) -> None:
 def _die_after_commit(number: int) -> None:
     write_head = files.write_head
 
-    def die_or_write(path: Path, head: Head) -> None:
+    def die_or_write(path: Path, head: Head, signer: Signer | None = None) -> None:
         if head.count == number + 1:  # the first entry comes with the file
             os.kill(os.getpid(), signal.SIGKILL)
-        write_head(path, head)
+        write_head(path, head, signer)
 
     files.write_head = die_or_write
 

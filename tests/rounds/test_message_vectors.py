@@ -15,9 +15,11 @@ from fedft.identity.signed import open_signed
 from fedft.model.vector import AdapterLayout, TensorSpec
 from fedft.rounds.messages import (
     ANSWER_LABEL,
+    RECEIPT_LABEL,
     REQUEST_LABEL,
     ROLL_CALL_LABEL,
     decode_answer,
+    decode_notice,
     decode_presence,
     decode_question,
     decode_request,
@@ -41,8 +43,7 @@ CODES = {
 
 def read(name: str) -> Any:
     case = CASES[name]
-    reader = {"request": as_request, "answer": as_answer, "question": as_question, "reply": as_reply}[case["reads"]]
-    return reader(bytes.fromhex(case["hex"]))
+    return READERS[case["reads"]](bytes.fromhex(case["hex"]))
 
 
 def as_request(data: bytes) -> Any:
@@ -70,6 +71,15 @@ def as_reply(data: bytes) -> Any:
     return decode_presence(open_signed(ROLL_CALL_LABEL, data, INSTITUTION), nonce=CONTEXT["nonce"])
 
 
+def as_notice(data: bytes) -> Any:
+    return decode_notice(open_signed(RECEIPT_LABEL, data, COORDINATOR))
+
+
+READERS = {
+    "request": as_request, "answer": as_answer, "question": as_question, "reply": as_reply, "notice": as_notice,
+}  # fmt: skip
+
+
 def test_the_files_are_what_their_script_makes() -> None:
     made = runpy.run_path(str(FOLDER / "make_messages.py"))["files"]()
     assert json.loads(json.dumps(made)) == FILES
@@ -79,6 +89,8 @@ def test_the_honest_ones_are_read() -> None:
     assert {name: read(name) for name in HONEST} == {
         "request-honest": (7, CONTEXT["terms"], CONTEXT["values"]),
         "answer-honest": CONTEXT["values"],
+        "answer-honest-attested": CONTEXT["values"],
+        "notice-honest": ("hospitals-1", "a note"),
         "answer-honest-refusal": Refusal("st-anna", "hospitals-1", 7, "policy"),
         "question-honest": (CONTEXT["nonce"], ""),
         "reply-honest": (CONTEXT["sender"], b""),
@@ -103,7 +115,6 @@ def test_the_same_answer_a_second_time_is_refused() -> None:
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_one_with_any_byte_altered_is_refused(name: str) -> None:
     data = bytes.fromhex(CASES[name]["hex"])
-    reader = {"request": as_request, "answer": as_answer, "question": as_question, "reply": as_reply}
     for place in range(0, len(data), 7):
         with pytest.raises(errors.IdentityError):
-            reader[CASES[name]["reads"]](data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])
+            READERS[CASES[name]["reads"]](data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])

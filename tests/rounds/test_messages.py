@@ -61,7 +61,7 @@ def test_a_request_comes_back_bit_for_bit() -> None:
 def test_a_request_is_what_the_specification_says() -> None:
     header, body = header_of(ENCODED)
     assert ENCODED.startswith(b"FEDFTREQ")
-    assert header.keys() == {"label", "plan", "terms", "keys", "sha256"}
+    assert header.keys() == {"label", "plan", "terms", "keys", "head", "sha256"}
     assert (header["label"], header["plan"], header["terms"]) == ("fedft/v1/request", REQUEST.plan.as_json(), TERMS)
     assert safetensors.numpy.load(body)["adapter"].tobytes() == ADAPTER.tobytes()
     assert body == safetensors.numpy.save({"adapter": ADAPTER})

@@ -13,12 +13,14 @@ from typing import Any
 import fedft.assembly.coordinator
 import fedft.assembly.planning
 import fedft.model.checkpoint
+import fedft.records.log
 import fedft.rounds.institution
 import fedft.simulation.run
 import fedft.training.local
 from fedft.config import FederationConfig, parse_config
 from fedft.flower.local_grid import LocalGrid
 from fedft.ledger.store import Ledger
+from fedft.records.log import AuditLog
 from fedft.rounds.coordinator import Coordinator
 from fedft.rounds.open_round import OpenRound
 from fedft.rounds.run_folder import RunFolder
@@ -89,6 +91,11 @@ def to(start: str) -> Callable[..., bool]:
     return lambda _, target: f"{Path(target).parent.name}/{Path(target).name}".startswith(start)
 
 
+def of_kind(kind: str) -> Callable[..., bool]:
+    """An entry of the audit log."""
+    return lambda _, given, *rest, **named: given == kind
+
+
 POINTS: dict[str, Callable[[], None]] = {
     "before-the-first-state": dying(Coordinator, "request"),
     "asked": dying(LocalGrid, "push_messages", after=True, nth=2),
@@ -105,6 +112,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "in-a-checkpoint": dying(fedft.model.checkpoint, "write_whole", after=True, nth=3),
     "before-a-rename": dying(Path, "rename", only=to("checkpoints/round-")),
     "after-a-rename": dying(Path, "rename", only=to("checkpoints/round-"), after=True),
+    "before-an-entry": dying(AuditLog, "append", only=of_kind("round")),
+    "an-entry-not-counted": dying(fedft.records.log, "write_whole"),
+    "after-an-entry": dying(AuditLog, "append", only=of_kind("round"), after=True),
     "before-a-line": dying(RunFolder, "_append"),
     "half-a-line": half_a_line,
     "after-a-line": dying(RunFolder, "_append", after=True),
@@ -118,6 +128,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "in-the-export": dying(Path, "rename", only=to("run/adapter")),
     "after-the-export": dying(Path, "rename", only=to("run/adapter"), after=True),
     "before-the-summary": dying(RunFolder, "write_summary"),
-    "between-the-summaries": dying(RunFolder, "write_summary", after=True),
+    "after-the-summary": dying(RunFolder, "write_summary", after=True),
+    "before-the-last-entry": dying(AuditLog, "append", only=of_kind("end")),
+    "the-last-entry-not-counted": dying(fedft.records.log, "write_whole"),
+    "before-the-keys-are-deleted": dying(fedft.simulation.run, "delete_keys"),
 }
-"""In an order in which one run can die at all of them: the last five when every round is over."""
+"""In an order in which one run can die at all of them: the last eight when every round is over."""

@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_and_counts_nothing_twice(tmp_path: Path, monkeypat
     with monkeypatch.context() as patched:
         calls = iter(range(9))
         commit = Coordinator._commit
-        patched.setattr(Coordinator, "_commit", lambda self: kill() if next(calls) == 1 else commit(self))
+        patched.setattr(Coordinator, "_commit", lambda self, entry: kill() if next(calls) == 1 else commit(self, entry))
         with pytest.raises(Killed):
             play(config, folder=tmp_path / "run")
     play(config, folder=tmp_path / "run", resume=True)

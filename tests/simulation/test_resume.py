@@ -24,7 +24,7 @@ from tests.dying import KILLED
 from tests.federation import NAMES, OFF, adapter_of, federation, records_of, rows_of
 from tests.simulation.killed_run import POINTS, play_in_child
 
-ROUNDS = 12
+ROUNDS = 14
 KILLS = 10
 SAME = dict.fromkeys(NAMES, rows_of(0))
 UNPROTECTED = (

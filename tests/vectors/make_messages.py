@@ -25,6 +25,7 @@ sealed, canonical, turned, framed = (
 )  # fmt: skip
 
 REQUEST, ANSWER, ROLL_CALL = "fedft/v1/request", "fedft/v1/answer", "fedft/v1/roll-call"
+RECEIPT = "fedft/v1/receipt"
 NONCE = "5a" * 32
 TERMS = '{"label":"fedft/v1/terms"}'
 VALUES = [0.5, -0.25, 1.0, 2.0]
@@ -71,7 +72,7 @@ def body(values: list[float] = VALUES, **changes: Any) -> bytes:
 def header(of: bytes, plan: dict[str, Any] | str, **changes: Any) -> dict[str, Any]:
     told = plan if isinstance(plan, str) else canonical(plan).decode()
     digest = hashlib.sha256(of).hexdigest()
-    made = {"label": REQUEST, "plan": told, "terms": TERMS, "keys": "", "sha256": digest, **changes}
+    made = {"label": REQUEST, "plan": told, "terms": TERMS, "keys": "", "head": "", "sha256": digest, **changes}
     return {key: value for key, value in made.items() if value is not None}
 
 
@@ -88,6 +89,16 @@ def with_header(text: bytes, length: int | None = None) -> bytes:
 
 def refusal(**changes: Any) -> bytes:
     return b"FEDFTREF" + bytes(canonical({**REFUSAL, **changes}))
+
+
+def attested(answer: bytes, note: bytes = b"a note", length: int | None = None) -> bytes:
+    """Behind what is signed beside it, which a reader of answers leaves alone."""
+    return b"FEDFTATT" + struct.pack(">I", len(note) if length is None else length) + note + answer
+
+
+def notice(**changes: Any) -> bytes:
+    told = {"label": RECEIPT, "run": "hospitals-1", "head": "a note", **changes}
+    return bytes(canonical({key: value for key, value in told.items() if value is not None}))
 
 
 def question(nonce: str = NONCE, **more: Any) -> bytes:
@@ -129,6 +140,7 @@ def requests() -> dict[str, Case]:
         "next-version": request(label="fedft/v2/request"),
         "field-too-many": request(metrics="loss"),
         "field-missing": request(terms=None),
+        "head-missing": request(head=None),
         "terms-of-another-run": request(terms='{"label":"fedft/v1/terms","federation":{}}'),
         "plan-of-a-round-too-many": request(plan={**PLAN, "round": 10}),
         "plan-without-anyone": request(plan={**PLAN, "cohort": []}),
@@ -176,6 +188,12 @@ def answers() -> dict[str, Case]:
         "refusal-deep-nesting": (b"FEDFTREF" + b"[" * 4000, "UpdateError"),
         "refusal-too-long": (refusal(run="r" * 5000), "UpdateError"),
         "refusal-of-round-true": (refusal(round=True), "UpdateError"),
+        "attestation-longer-than-it-says": (attested(update(), length=3), "UpdateError"),
+        "attestation-beyond-the-end": (attested(b"", length=1000), "UpdateError"),
+        "attestation-too-long": (attested(update(), note=b"n" * 1025), "UpdateError"),
+        "attestation-twice": (attested(attested(update())), "UpdateError"),
+        "attestation-of-no-text": (attested(update(), note=b"\xff" * 40), "UpdateError"),
+        "attestation-of-nothing": (attested(b""), "UpdateError"),
     }
     unsigned = {
         "unsigned": update(),
@@ -186,6 +204,7 @@ def answers() -> dict[str, Case]:
     return {
         "answer-honest": ("answer", honest, None),
         "answer-honest-refusal": ("answer", sealed(INSTITUTION, ANSWER, refusal()), None),
+        "answer-honest-attested": ("answer", sealed(INSTITUTION, ANSWER, attested(update())), None),
         **{f"answer-{n}": ("answer", sealed(INSTITUTION, ANSWER, data), error) for n, (data, error) in hostile.items()},
         **{f"answer-{name}": ("answer", data, "IdentityError") for name, data in unsigned.items()},
     }
@@ -223,9 +242,26 @@ def roll_calls() -> dict[str, Case]:
     }
 
 
+def notices() -> dict[str, Case]:
+    hostile = {
+        "not-canonical": notice().replace(b",", b", "),
+        "field-too-many": notice(rows=1200),
+        "field-missing": notice(run=None),
+        "head-of-a-number": notice(head=7),
+        "next-version": notice(label="fedft/v2/receipt"),
+        "deep-nesting": b"[" * 4000,
+        "too-long": notice(head="a" * 5000),
+    }
+    return {
+        "notice-honest": ("notice", sealed(COORDINATOR, RECEIPT, notice()), None),
+        "notice-unknown-key": ("notice", sealed(STRANGER, RECEIPT, notice()), "IdentityError"),
+        **{f"notice-{n}": ("notice", sealed(COORDINATOR, RECEIPT, data), "ConfigError") for n, data in hostile.items()},
+    }
+
+
 def files() -> dict[str, dict[str, Any]]:
     """By name, without its ending."""
-    cases = {**requests(), **answers(), **roll_calls()}
+    cases = {**requests(), **answers(), **roll_calls(), **notices()}
     made = {name: {"reads": reads, "raises": error, "hex": data.hex()} for name, (reads, data, error) in cases.items()}
     return {"context": CONTEXT, **made}
 

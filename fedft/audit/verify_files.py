@@ -1,0 +1,154 @@
+"""The files of a run against its audit log: configuration, metrics, checkpoints, and all others at its end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fedft.audit.finding import Broken
+from fedft.audit.verify_log import LogStory, RoundFacts
+from fedft.records.files import GROWING, all_files, digest_of
+from fedft.records.log import HEAD, LOG
+
+KEPT_ROUNDS = 2
+"""Of the newest rounds the checkpoints are there."""
+_MAX_LINE = 64 * 2**20
+"""Bytes of config.json, or of a line of metrics.jsonl."""
+
+
+def check_config(folder: Path, story: LogStory) -> None:
+    path = folder / "config.json"
+    if path.is_file() and path.stat().st_size > _MAX_LINE:
+        raise Broken(path.name, f"at most {_MAX_LINE} bytes", f"{path.stat().st_size}", story.signer)
+    _require(folder, "config.json", str(story.start["config"]), f"{LOG}, entry 1", story)
+
+
+def check_metrics(folder: Path, story: LogStory) -> None:
+    """Line by line. Of a run that has not ended the last line may be missing, cut off, or ahead of its entry."""
+    path, number = folder / "metrics.jsonl", 0
+    with _opened(path, story) as file:
+        while line := file.readline(_MAX_LINE):
+            number += 1
+            if number > len(story.rounds):
+                break
+            facts = story.rounds[number - 1]
+            if hashlib.sha256(line.rstrip(b"\n")).hexdigest() != facts.record or not line.endswith(b"\n"):
+                if story.end is None and number == len(story.rounds) and not line.endswith(b"\n"):
+                    return
+                where, said = f"{path.name}, line {number}", f"the line that entry {facts.sequence} of {LOG} names"
+                raise Broken(where, said, "another", story.signer)
+    ended = story.end is not None
+    if number > len(story.rounds) + (not ended) or number < len(story.rounds) - (not ended):
+        found = "more" if number > len(story.rounds) else f"{number}"
+        raise Broken(path.name, f"{len(story.rounds)} lines, one a round", found, story.signer)
+
+
+def check_checkpoints(folder: Path, story: LogStory) -> None:
+    home, there = folder / "checkpoints", set()
+    for path in sorted(home.glob("round-*")):
+        number = int(path.name[6:]) if path.name[6:].isdigit() and len(path.name) < 20 else 0
+        if story.end is None and number == len(story.rounds) + 1:
+            continue  # died before its entry
+        if not 1 <= number <= len(story.rounds):
+            raise Broken(f"checkpoints/{path.name}", f"a round from 1 to {len(story.rounds)}", "another", story.signer)
+        there.add(number)
+        _check_checkpoint(folder, path.name, story.rounds[number - 1], story)
+    for number in range(max(1, len(story.rounds) - KEPT_ROUNDS + 1), len(story.rounds) + 1):
+        if number not in there:
+            said = f"the state that entry {story.rounds[number - 1].sequence} of {LOG} names"
+            raise Broken(f"checkpoints/round-{number:04d}", said, "none", story.signer)
+
+
+def check_end(folder: Path, story: LogStory) -> list[str]:
+    """Every file that the last entry covers; in words what is there beside them."""
+    if story.end is None:
+        return []
+    where, covered = f"{LOG}, entry {len(story.hashes)}", story.end["files"]
+    for name, file in covered.items():
+        if ".." in PurePosixPath(name).parts or "." in name.split("/"):
+            raise Broken(where, "paths in the run's folder", "one that leaves it", story.signer)
+        growing = PurePosixPath(name).name in GROWING
+        _require(folder, name, file["sha256"], where, story, length=file["bytes"], growing=growing)
+    _check_best(folder, story)
+    return [
+        words
+        for path in all_files(folder)
+        if (words := _not_covered(path, path.relative_to(folder).as_posix(), covered)) is not None
+    ]
+
+
+def _not_covered(path: Path, name: str, covered: dict[str, Any]) -> str | None:
+    if name in (LOG, HEAD):
+        return None
+    if name not in covered:
+        return name
+    size = int(covered[name]["bytes"])
+    return f"{name} from byte {size} on" if path.stat().st_size > size else None
+
+
+def _check_checkpoint(folder: Path, name: str, facts: RoundFacts, story: LogStory) -> None:
+    where, home = f"{LOG}, entry {facts.sequence}", f"checkpoints/{name}"
+    _require(folder, f"{home}/manifest.json", facts.checkpoint, where, story)
+    tensors = json.loads((folder / home / "manifest.json").read_bytes())["tensors"]["sha256"]
+    file = f"{home}/tensors-{tensors[:16]}.safetensors"
+    _require(folder, file, tensors, f"{home}/manifest.json", story)
+    if tensor_digest(folder / file, "adapter") != facts.adapter:
+        raise Broken(file, f"the adapter that entry {facts.sequence} of {LOG} names", "another", story.signer)
+
+
+def _check_best(folder: Path, story: LogStory) -> None:
+    """The best adapter is that of a round in the log."""
+    best = int((story.end or {}).get("best_round", 0))
+    home = "checkpoints/best"
+    if not 1 <= best <= len(story.rounds) or not (folder / home / "manifest.json").is_file():
+        return
+    tensors = json.loads((folder / home / "manifest.json").read_bytes())["tensors"]["sha256"]
+    facts = story.rounds[best - 1]
+    if tensor_digest(folder / home / f"tensors-{tensors[:16]}.safetensors", "adapter") != facts.adapter:
+        raise Broken(home, f"the adapter of round {best}, as entry {facts.sequence} of {LOG} says", "another")
+
+
+def tensor_digest(path: Path, name: str) -> str:
+    """SHA-256 of a tensor's bytes in a safetensors file whose own digest was checked."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        start, end = json.loads(file.read(length))[name]["data_offsets"]
+        file.seek(8 + length + start)
+        total, left = hashlib.sha256(), end - start
+        while left and (block := file.read(min(left, 2**20))):
+            total.update(block)
+            left -= len(block)
+    return total.hexdigest()
+
+
+def _require(
+    folder: Path,
+    name: str,
+    sha256: str,
+    where: str,
+    story: LogStory,
+    *,
+    length: int | None = None,
+    growing: bool = False,
+) -> None:
+    """Raise Broken unless the file is there, regular, as long as it should be, and has this digest."""
+    path, expected = folder / name, f"{sha256[:16]}, as {where} says"
+    if path.is_symlink() or not path.is_file():
+        raise Broken(name, f"the file with SHA-256 {expected}", "no regular file", story.signer)
+    size = path.stat().st_size
+    if length is not None and (size < length or (size > length and not growing)):
+        raise Broken(name, f"{length} bytes, as {where} says", f"{size}", story.signer)
+    found = digest_of(path, length)[1]
+    if found != sha256:
+        raise Broken(name, f"SHA-256 {expected}", found[:16], story.signer)
+
+
+def _opened(path: Path, story: LogStory) -> Any:
+    """The file, or an empty one where there is none and need not be."""
+    if path.is_file() and not path.is_symlink():
+        return path.open("rb")
+    if story.rounds and (story.end is not None or len(story.rounds) > 1):
+        raise Broken(path.name, f"{len(story.rounds)} lines, one a round", "no file", story.signer)
+    return open("/dev/null", "rb")
