@@ -127,7 +127,7 @@ def test_a_round_that_was_charged_bare_is_not_answered_in_shares(tmp_path: Path)
     """The same run and round under another mechanism: the ledger refuses it."""
     play(four(tmp_path, "federation.rounds=1"), folder=tmp_path / "run")
     with Ledger.open(tmp_path / "run" / "institutions" / "north" / "ledger.sqlite") as ledger:
-        intent = ledger.entries()[1].fields
+        intent = next(entry.fields for entry in ledger.entries() if entry.kind == "intent")
         with pytest.raises(LedgerError):
             ledger.record_intent(
                 run=intent["run"], round=1, purpose="update", dataset="north", plan_digest=intent["plan_digest"],
