@@ -1,8 +1,8 @@
 """The agent's log: one JSON line an event, and what fedft says in words. Names, words and seconds; no row's content.
 
 Guarantee: a file that its owner alone can read, also one made anew, and nothing of it on standard output. What fedft
-says of a refusal may hold a row's number or how many units there are; the relay, which runs as another user, is the
-coordinator's code, and hears one word.
+says of a refusal may hold a row's number or how many units there are; the relay, which runs as another
+user and speaks to the coordinator, hears one word.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import pytest
 
 from fedft import __version__
 from fedft.deployment.provision_kit import supernode_command
+from fedft.deployment.provision_relay import PROGRAMS as PROGRAMS_OF_APPS
 from fedft.deployment.provision_superlink import superexec_command, superlink_command
 from fedft.identity.signed import open_signed, seal
 from fedft.rounds.messages import ROLL_CALL_LABEL, decode_presence, encode_question, fresh_nonce
@@ -197,6 +198,15 @@ def test_the_supernode_is_started_as_its_kit_says() -> None:
     options["--root-certificates"] = "/run/secrets/loopback.crt"
     options["--auth-supernode-private-key"] = "/run/secrets/node.key"
     assert SERVICES["supernode"]["command"] == [said[0], *(f"{name}={value}" for name, value in options.items())]
+
+
+def test_the_supernodes_image_has_the_relay_under_every_name_by_which_flower_starts_an_app() -> None:
+    lines = (ROOT / "docker" / "flower.Dockerfile").read_text(encoding="utf-8")
+    (copied,) = re.findall(r"for name in ([\w ]+); do cp flwr-clientapp flwr-\$name; done", lines)
+    assert {f"flwr-{name}" for name in copied.split()} | {"flwr-clientapp"} == set(PROGRAMS_OF_APPS)
+    assert "COPY client/app.py /opt/relay/relay.py" in lines
+    assert "ENV PATH=/opt/relay:" in lines
+    assert SERVICES["supernode"]["build"]["dockerfile"] == "docker/flower.Dockerfile"
 
 
 def test_the_tutorial_has_the_owners_and_the_policys_paths() -> None:
