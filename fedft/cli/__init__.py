@@ -1,6 +1,7 @@
 """The command line: one function per command, which reads its options, calls one thing and prints what it returns.
 
-Exit codes: 0; 1 an error of fedft; 2 wrong usage; 4 a check that the scenario announces does not hold; 130 interrupted.
+Exit codes: 0; 1 an error of fedft; 2 wrong usage; 3 an attack contradicts a privacy
+claim; 4 a check that the scenario announces does not hold, or an attack has no power; 130 interrupted.
 Heavy libraries are imported inside the commands that need them, so that ``fedft --help`` is quick.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import typer
 
+from fedft.cli.attack import attack
 from fedft.cli.deployment import agent, coordinate, rehearse, status
 from fedft.cli.evidence import report, show
 from fedft.cli.frame import Commands
@@ -42,6 +44,9 @@ for _panel, _commands in _PANELS.items():
 _ledger = typer.Typer(help="The privacy ledger of an institution.", no_args_is_help=True)
 _ledger.command()(show)
 app.add_typer(_ledger, name="ledger", rich_help_panel="See what happened")
+_audit = typer.Typer(help="What an auditor checks.", no_args_is_help=True)
+_audit.command()(attack)
+app.add_typer(_audit, name="audit", rich_help_panel="See what happened")
 app.add_typer(_provision, name="provision", rich_help_panel="Across organisations")
 
 

@@ -7,6 +7,7 @@ live in the actors of Flower's simulation runtime. Rounds are the same in both.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def play(
     engine: str = "local",
     resume: bool = False,
     observer: Observer | None = None,
+    make_setup: Callable[[FederationConfig], Setup] = Setup,
 ) -> dict[str, Any]:
     """Play a scenario, or every variant of it, and return what summary.json holds.
 
@@ -44,10 +46,12 @@ def play(
         "local" or "flower".
     resume
         Go on from the last finished round in ``folder``.
+    make_setup
+        Another one than the file's own, where an audit adds rows; engine "local" alone plays it.
     """
     observer = observer or Observer()
     if not config.variants:
-        summary = _play_one(config, folder, engine, resume, observer, title=config.federation.name)
+        summary = _play_one(config, folder, engine, resume, observer, make_setup, title=config.federation.name)
     else:
         if not resume:
             RunFolder(folder).create(as_written(config, run=None))
@@ -57,7 +61,7 @@ def play(
             begun = resume and (inner / "config.json").exists()
             title = f"{config.federation.name}: {name}"
             summary["variants"][name] = _play_one(
-                variant_config(config, name), inner, engine, begun, observer, title=title
+                variant_config(config, name), inner, engine, begun, observer, make_setup, title=title
             )
     summary["story"] = config.outcome.story
     summary["checks"] = check_outcome(config.outcome.checks, summary)
@@ -67,12 +71,19 @@ def play(
 
 
 def _play_one(
-    config: FederationConfig, folder: Path, engine: str, resume: bool, observer: Observer, *, title: str
+    config: FederationConfig,
+    folder: Path,
+    engine: str,
+    resume: bool,
+    observer: Observer,
+    make_setup: Callable[[FederationConfig], Setup],
+    *,
+    title: str,
 ) -> dict[str, Any]:
     begun = time.perf_counter()
     if config.simulation.threads is not None:
         torch.set_num_threads(config.simulation.threads)
-    setup = Setup(config)
+    setup = make_setup(config)
     plan = plan_from(setup)
     home = _engine(engine, setup, plan, folder)
     store, run = RunFolder(folder), run_name(config, folder, resume=resume)
