@@ -74,13 +74,13 @@ def shortened(evidence: dict[str, Any], name: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two rounds and 40 canaries at the hospitals")
+    parser.add_argument("--quick", action="store_true", help="one step and 40 canaries, the causal model alone")
     parser.add_argument("--only", action="append", choices=tuple(INSTITUTIONS))
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     if args.quick:
         terms = replace(TERMS, canaries=40, least=0.0)
-        sets = {"hospitals": measure("hospitals", terms, **{"federation.rounds": 1, "training.local_steps": 1})}
+        sets = {"instructions": measure("instructions", terms, **{"federation.rounds": 1, "training.local_steps": 1})}
     else:
         sets = {name: measure(name, TERMS) for name in args.only or INSTITUTIONS}
     figures = {
