@@ -24,6 +24,7 @@ FLOORS = (
     ("cli",),
     ("display",),
     ("doctor",),
+    ("attack",),
     ("deployment", "simulation"),
     ("assembly", "flower"),
     ("rounds", "audit"),

@@ -1,7 +1,8 @@
 """The command line: one function per command, which reads its options, calls one thing and prints what it returns.
 
-Exit codes: 0; 1 an error of fedft; 2 wrong usage; 4 a check that the scenario announces does not hold; 130 interrupted.
-Of audit recompute and verify also 1: a claim does not hold, a finding; 2: something that they need cannot be read.
+Exit codes: 0; 1 an error of fedft; 2 wrong usage; 3 an attack contradicts a privacy claim; 4 a check that the scenario
+announces does not hold, or an attack has no power; 130 interrupted. Of audit recompute and verify also 1: a claim does
+not hold, a finding; 2: something that they need cannot be read.
 Heavy libraries are imported inside the commands that need them, so that ``fedft --help`` is quick.
 """
 

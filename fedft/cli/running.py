@@ -62,7 +62,7 @@ def simulate(
 
     if file is None and (resume is None or set_ or variant is not None):
         raise typer.BadParameter("give FILE, or --resume DIR alone")
-    config = None if file is None else _config(file, set_ or [], variant)
+    config = None if file is None else config_of(file, set_ or [], variant)
     where = resume or folder or _new_folder(config)
     output = console()
     display = make_display(output, plain=plain)
@@ -89,7 +89,7 @@ def simulate(
         raise typer.Exit(CHECK_FAILED)
 
 
-def _config(file: Path, overrides: list[str], variant: str | None) -> FederationConfig:
+def config_of(file: Path, overrides: list[str], variant: str | None) -> FederationConfig:
     from fedft.config import load_config, variant_config
 
     config = load_config(file, overrides)

@@ -7,6 +7,7 @@ live in the actors of Flower's simulation runtime. Rounds are the same in both.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def play(
     engine: str = "local",
     resume: bool = False,
     observer: Observer | None = None,
+    make_setup: Callable[[FederationConfig], Setup] = Setup,
 ) -> dict[str, Any]:
     """Play a scenario, or every variant of it, and return what summary.json holds.
 
@@ -46,10 +48,13 @@ def play(
         "local" or "flower".
     resume
         Go on from the last finished round in ``folder``; a run that has ended stays as it is.
+    make_setup
+        Another one than the file's own, where an audit adds rows; engine "local" alone plays it.
     """
     observer = observer or Observer()
     if not config.variants:
-        summary = _play_one(config, folder, engine, resume, observer, title=config.federation.name, outcome=True)
+        title = config.federation.name
+        summary = _play_one(config, folder, engine, resume, observer, make_setup, title=title, outcome=True)
     else:
         if not resume:
             RunFolder(folder).create(as_written(config, run=None))
@@ -59,7 +64,7 @@ def play(
             begun = resume and (inner / "config.json").exists()
             title = f"{config.federation.name}: {name}"
             summary["variants"][name] = _play_one(
-                variant_config(config, name), inner, engine, begun, observer, title=title, outcome=False
+                variant_config(config, name), inner, engine, begun, observer, make_setup, title=title, outcome=False
             )
         summary |= _outcome(config, summary)
         RunFolder(folder).write_summary(summary)
@@ -73,6 +78,7 @@ def _play_one(
     engine: str,
     resume: bool,
     observer: Observer,
+    make_setup: Callable[[FederationConfig], Setup],
     *,
     title: str,
     outcome: bool,
@@ -84,7 +90,7 @@ def _play_one(
         return store.summary()
     if config.simulation.threads is not None:
         torch.set_num_threads(config.simulation.threads)
-    setup = Setup(config)
+    setup = make_setup(config)
     plan = plan_from(setup)
     home = _engine(engine, setup, plan, folder)
     run = run_name(config, folder, resume=resume)

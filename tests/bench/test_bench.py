@@ -63,3 +63,12 @@ def test_a_killed_coordinators_run_ends_with_the_undisturbed_bits(tmp_path: Path
     result = result_of("faults.py", write=tmp_path / "faults.json")
     assert (result["kills"], result["identical"], result["charged_once"]) == (3, True, True)
     assert sum(result["died_after"].values()) == 3
+
+
+def test_an_attack_sets_claims_beside_a_control(tmp_path: Path) -> None:
+    result = result_of("attack.py", write=tmp_path / "attack.json")
+    found = result["sets"]["instructions"]
+    assert result["within"]
+    assert set(found["claims"]) == {"8", "1"}
+    assert found["claims"]["1"]["epsilon_claimed"] <= 1.0 < found["claims"]["8"]["epsilon_claimed"] <= 8.0
+    assert found["control"]["epsilon_claimed"] is None
