@@ -151,6 +151,12 @@ def _audited(config: FederationConfig) -> FederationConfig:
             "expected a federation file without variants and without a sequence of tasks, found one with: choose a "
             "variant with --variant, or attack the tasks one by one"
         )
+    if config.privacy.mode == "distributed":
+        raise ConfigError(
+            'expected privacy.mode "dp-sgd" or "off", found "distributed", whose claim is about sums of several '
+            "institutions: what one releases is masked; attack the same file with --set privacy.mode=dp-sgd "
+            "--set privacy.max_units=, where its noise is its own"
+        )
     return with_overrides(
         config,
         {

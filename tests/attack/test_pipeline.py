@@ -19,6 +19,7 @@ from fedft.errors import ConfigError
 from fedft.rounds.institution import Institution
 from tests.cli.commands import federation_file, fedft
 from tests.federation import OFF, federation_body
+from tests.simulation.test_distributed_runs import SHARED
 
 SEED = "0123456789abcdef0123456789abcdef"
 BASE = Path(__file__).resolve().parents[2] / "scenarios" / "model"
@@ -183,6 +184,12 @@ def test_canaries_follow_from_their_seed_and_mislabelled_ones_are_public_rows(tm
 def test_what_cannot_be_attacked_is_said(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         attack(config_in(tmp_path), terms(**changes), scratch=tmp_path / "scratch")
+
+
+def test_noise_in_shares_is_not_one_institutions_claim(tmp_path: Path) -> None:
+    shared = config_in(tmp_path, *SHARED)
+    with pytest.raises(ConfigError, match="whose claim is about sums of several institutions"):
+        attack(shared, terms(), scratch=tmp_path / "scratch")
 
 
 def test_a_seed_is_of_its_form(tmp_path: Path) -> None:
