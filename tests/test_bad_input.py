@@ -42,6 +42,7 @@ from fedft.simulation.run import play
 from fedft.simulation.saved_run import open_run
 from fedft.update.release import release_update
 from tests.federation import federation, records_of, rows_of
+from tests.simulation.test_masked_runs import EndAfter, Interrupted
 from tests.tiny import tiny_bert, write_jsonl
 
 OFF = ("privacy.mode=off", "privacy.epsilon=", "privacy.delta=", "privacy.clip_norm=")
@@ -176,7 +177,8 @@ def test_when_no_update_can_be_used_the_run_stops_and_says_who_sent_what(tmp_pat
 
 def test_an_adapter_from_another_base_is_refused(tmp_path: Path) -> None:
     config = federation_in(tmp_path, *OFF)
-    play(config, folder=tmp_path / "run")
+    with pytest.raises(Interrupted):
+        play(config, folder=tmp_path / "run", observer=EndAfter(1))
     shutil.rmtree(tmp_path / "data" / "base")
     (tmp_path / "data" / "base").mkdir()
     tiny_bert(tmp_path / "data" / "base", seed=1)
@@ -184,21 +186,6 @@ def test_an_adapter_from_another_base_is_refused(tmp_path: Path) -> None:
         open_run(tmp_path / "run")
     with pytest.raises(LayoutMismatch, match="base model"):
         play(config, folder=tmp_path / "run", resume=True)
-
-
-class Interrupted(Exception):
-    pass
-
-
-class EndAfter(Observer):
-    """Ends the process's work after so many rounds, as an interruption does."""
-
-    def __init__(self, rounds: int) -> None:
-        self._rounds = rounds
-
-    def round_finished(self, record: Any) -> None:
-        if record["round"] == self._rounds:
-            raise Interrupted
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
 
 
 def _private_plans(institutions: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    alone = any(found["local_epsilon"] is not None for found in institutions.values())
+    alone = any(found.get("local_epsilon") is not None for found in institutions.values())
     heads = ["institution", "units", "batch", "sampling", "steps", "noise", "epsilon", "cap", "delta"]
     heads += ["alone"] if alone else []
     made = table(*heads, right=tuple(range(1, len(heads))))
@@ -82,7 +82,7 @@ def _private_plans(institutions: Mapping[str, Mapping[str, Any]]) -> RenderableT
             str(found["steps"]),
         ]
         privacy = [epsilon_text(found["planned_epsilon"]), f"{found['cap']:g}", f"{found['delta']:g}"]
-        privacy += [epsilon_text(found["local_epsilon"])] if alone else []
+        privacy += [epsilon_text(found.get("local_epsilon"))] if alone else []
         made.add_row(name, *numbers, figure(found["noise_multiplier"]), *privacy)
         rounds = found["affordable_rounds"]
         if found["planned_epsilon"] > found["cap"] and rounds is not None:

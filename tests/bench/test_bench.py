@@ -43,7 +43,7 @@ def test_a_private_step_is_compared_with_a_plain_one(tmp_path: Path) -> None:
 
 
 def test_recomputing_a_made_run_confirms_it(tmp_path: Path) -> None:
-    result = result_of("audit.py", write=tmp_path / "audit.json")
+    result = result_of("recompute.py", write=tmp_path / "recompute.json")
     assert (result["institutions"], result["rounds"], result["exit_code"]) == (4, 50, 0)
     assert result["accounts"] == result["prv"] == 4
     assert 0 < result["recompute_cpu_s"] < 60

@@ -67,8 +67,11 @@ def test_an_unprotected_release_has_no_guarantee(tmp_path: Path) -> None:
     story = read_story("north", path)
     assert story.accounts[0].epsilon == math.inf
     assert json.loads(strict_json.dumps(story.as_json()))["accounts"] == [
-        {"dataset": "north", "events": 2, "delta": None, "epsilon": None, "epsilon_infinite": True}
-    ]
+        {
+            "dataset": "north", "events": 2, "delta": None, "epsilon": None, "local_epsilon": None,
+            "epsilon_infinite": True,
+        }
+    ]  # fmt: skip
     assert "no guarantee" in text_of(path)
 
 

@@ -203,7 +203,7 @@ def test_after_a_run_without_privacy_no_promise_can_be_made(tmp_path: Path) -> N
     play(with_ledgers(tmp_path, *OFF), folder=tmp_path / "off")
     with Ledger.open(tmp_path / "ledgers" / "north.sqlite", read_only=True) as ledger:
         assert ledger.events("north") == (UnprotectedRelease(),) * 2
-        evidence = ledger.entries()[1].fields["evidence"]
+        evidence = next(entry.fields["evidence"] for entry in ledger.entries() if entry.kind == "intent")
     assert (evidence["unit"], evidence["allowed_by"]) == ("patient", 'privacy.mode = "off"')
     summary = play(with_ledgers(tmp_path), folder=tmp_path / "private")
     assert (answered(summary), summary["stopped_early"]) == ([0, 0, 0], "budgets-spent")
