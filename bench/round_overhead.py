@@ -37,7 +37,7 @@ from fedft.rounds.progress import Observer
 
 SCENARIO = Path(__file__).resolve().parent.parent / "scenarios" / "hospitals.toml"
 FLOWERS_POLL_S, OWN_POLL_S = 3.0, 0.5
-MASKED = "secure_aggregation.enabled=true"
+MASKED = ("secure_aggregation.enabled=true", "secure_aggregation.range=10.0")
 
 SERVER = """
 import json, time
@@ -160,7 +160,7 @@ def measured(rounds: int, folder: Path) -> dict[str, Any]:
         own = our_rounds(made, config, folder / "own", poll_s=OWN_POLL_S)
         values = read_checkpoint(next((folder / "own" / "checkpoints").glob("round-*")))[0]["adapter"].size
         plain = plain_rounds(made, folder / "plain", rounds=rounds, values=values)
-        masked = our_rounds(made, load_config(SCENARIO, (*sets, MASKED)), folder / "masked", poll_s=OWN_POLL_S)
+        masked = our_rounds(made, load_config(SCENARIO, (*sets, *MASKED)), folder / "masked", poll_s=OWN_POLL_S)
         equal = our_rounds(made, config, folder / "equal", poll_s=FLOWERS_POLL_S)
     kinds = (("plain", plain), ("equal", equal), ("own", own), ("masked", masked))
     median = {name: statistics.median(found) for name, found in kinds}
