@@ -80,7 +80,9 @@ def _play_one(
     begun, store = time.perf_counter(), RunFolder(folder)
     if resume and has_ended(folder):
         delete_keys(folder)
-        return store.summary()
+        summary = store.summary()
+        observer.run_started(title, config.federation.rounds, tuple(summary["institutions"]))
+        return summary
     if config.simulation.threads is not None:
         torch.set_num_threads(config.simulation.threads)
     setup = Setup(config)

@@ -23,6 +23,7 @@ from fedft.simulation.faults import Dropped, FaultyInstitution
 from fedft.simulation.institutions import dataset_of, ledger_path
 from fedft.simulation.planning import plan_from
 from fedft.simulation.run import play
+from fedft.simulation.run_keys import make_keys
 from fedft.simulation.setup import Setup
 from fedft.update.envelope import open_envelope
 from fedft.update.release import Refusal
@@ -168,6 +169,7 @@ def test_what_the_coordinator_raises_comes_out(engine: str, tmp_path: Path) -> N
 def test_ledgers_are_closed_when_a_home_is_left_or_cannot_be_entered(tmp_path: Path) -> None:
     setup = Setup(federation(tmp_path / "data", *OFF))
     plan, run = plan_from(setup), tmp_path / "run"
+    make_keys(run, NAMES)
     with (
         LocalEngine(setup, plan, run),
         pytest.raises(LedgerLocked),
