@@ -5,7 +5,8 @@
 The run is made by real witnesses, envelopes, ledger entries and audit log (tests/made_run.py), without syncs while it
 is made, and kept in --folder where one is given. verify_s and peak_mib: of a fresh process on one thread.
 ledger_ms_per_round: receipt, intent, release of 1 MB and attestation of one institution, each synced to the disk of
---scratch; the median round. sync_ms: of a write of 4 KB there, synced, for comparison.
+--scratch; the median round. receipt_ms_per_round: of that the receipt. sync_ms: of a write of 4 KB there, synced, for
+comparison.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def ledger_round(folder: Path, rounds: int) -> dict[str, Any]:
 
     coordinator, signer = PrivateKey.generate(), Signer("bank", PrivateKey.generate())
     took: list[float] = []
+    receipts: list[float] = []
     evidence: dict[str, str | int | float] = {"fingerprint": "f" * 64, "units": 500, "clip_norm": 0.5, "delta": 1e-5}
     with Ledger.open(folder / "ledger.sqlite", signer=signer) as ledger:
         witness = Witness(signer, coordinator=coordinator.public, ledger=ledger)
@@ -110,6 +112,7 @@ def ledger_round(folder: Path, rounds: int) -> dict[str, Any]:
             update = os.urandom(RELEASE_BYTES)
             begun = time.perf_counter()
             witness.accept("made/1", head)
+            receipts.append(1000 * (time.perf_counter() - begun))
             intent = ledger.record_intent(
                 run="made/1", round=number, purpose="update", dataset="bank", plan_digest="1" * 64, event=EVENT,
                 evidence=evidence,
@@ -119,6 +122,7 @@ def ledger_round(folder: Path, rounds: int) -> dict[str, Any]:
     return {
         "ledger_ms_per_round": round(statistics.median(took), 2),
         "ledger_ms_per_round_p95": round(statistics.quantiles(took, n=20)[-1], 2),
+        "receipt_ms_per_round": round(statistics.median(receipts), 2),
         "release_bytes": RELEASE_BYTES,
         "sync_ms": round(statistics.median(syncs(folder / "synced", 50)), 2),
     }
