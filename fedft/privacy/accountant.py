@@ -1,4 +1,4 @@
-"""From privacy events to epsilon, by privacy loss distributions. With opinions.py the only import of dp_accounting.
+"""From privacy events to epsilon, by privacy loss distributions. The only import of dp_accounting.
 
 Sommer, Meiser & Mohammadi 2019; discretised pessimistically by connecting the dots (Doroshenko et al. 2022, arXiv
 2207.04380). Neighbouring relation: add or remove one unit. Every figure here is an upper bound on the true epsilon of
@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 
 import numpy as np
+from dp_accounting import dp_event
+from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as pld
+from dp_accounting.rdp import RdpAccountant
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
 from fedft.privacy.events import (
@@ -153,6 +156,30 @@ def _epsilon_at(events: Sequence[PrivacyEvent], delta: float, coarser: float = 1
         return math.inf
     gap = math.fsum(event.steps * event.gap for event in paid if isinstance(event, DistributedStep))
     return widened(lambda left: _epsilon(mechanisms, left, interval, coarser), float(delta), gap)
+
+
+def library_rdp(counts: Sequence[tuple[float, float, int]], orders: Sequence[int]) -> Callable[[float], float]:
+    """Delta -> epsilon of ``counts``, by dp_accounting's own RDP accountant; for opinions.py, and for no decision.
+
+    counts: noise multiplier, sampling rate, steps.
+    """
+    accountant = RdpAccountant(orders=orders).compose(_in_the_librarys_words(counts))
+    return lambda delta: float(accountant.get_epsilon(delta))
+
+
+def library_pld(counts: Sequence[tuple[float, float, int]], interval: float) -> Callable[[float], float]:
+    """As ``library_rdp``, by dp_accounting's own PLD accountant on a grid of ``interval``."""
+    accountant = PLDAccountant(value_discretization_interval=interval).compose(_in_the_librarys_words(counts))
+    return lambda delta: float(accountant.get_epsilon(delta))
+
+
+def _in_the_librarys_words(counts: Sequence[tuple[float, float, int]]) -> dp_event.DpEvent:
+    parts = []
+    for noise, rate, steps in counts:
+        gaussian = dp_event.GaussianDpEvent(noise)
+        one = gaussian if rate == 1 else dp_event.PoissonSampledDpEvent(rate, gaussian)
+        parts.append(dp_event.SelfComposedDpEvent(one, steps))
+    return dp_event.ComposedDpEvent(parts)
 
 
 def widened(epsilon_at: Callable[[float], float], delta: float, gap: float) -> float:

@@ -17,7 +17,7 @@ import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,12 +25,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from dp_accounting import dp_event
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
 
 from fedft.errors import PrivacyError
-from fedft.privacy.accountant import INTERVAL, LARGEST_NOISE, widened
+from fedft.privacy.accountant import INTERVAL, LARGEST_NOISE, library_pld, library_rdp, widened
 from fedft.privacy.events import DataIndependentRelease, DistributedStep, PrivacyEvent, UnprotectedRelease
 
 PRV_ERROR = 0.02
@@ -41,13 +38,12 @@ COARSE = 4 * INTERVAL
 _ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
 _OPACUS = "_opacus_accountants"
 _Counts = Counter[tuple[float, float]]
-_Count = tuple[tuple[float, float], int]
+_Count = tuple[float, float, int]
 
 
 def rdp_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     """Not below the true epsilon of ``events``, all of them protected. Raises PrivacyError as all three do."""
-    accountant = _rdp_accountant(tuple(sorted(_counts(events).items())))
-    return widened(lambda left: float(accountant.get_epsilon(left)), delta, _gap(events))
+    return widened(_rdp(_sorted(events)), delta, _gap(events))
 
 
 def coarse_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
@@ -55,9 +51,7 @@ def coarse_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     interval = max(COARSE, rdp_epsilon(events, delta) / 2**18)
     if interval >= 0.1:
         raise PrivacyError("expected losses below 25,000, found larger ones: no figure on a wider grid")
-    accountant = PLDAccountant(value_discretization_interval=interval)
-    accountant.compose(_in_dp_accountings_words(sorted(_counts(events).items())))
-    return widened(lambda left: float(accountant.get_epsilon(left)), delta, _gap(events))
+    return widened(library_pld(_sorted(events), interval), delta, _gap(events))
 
 
 def prv_bounds(events: Sequence[PrivacyEvent], delta: float) -> tuple[float, float]:
@@ -69,7 +63,7 @@ def prv_bounds(events: Sequence[PrivacyEvent], delta: float) -> tuple[float, flo
         An event without protection; Opacus is not installed, or is another version; it gives no figure, as where
         losses are in the hundreds.
     """
-    counts = _counts(events)
+    counts = _sorted(events)
     if not counts:
         return 0.0, 0.0
     delta_error = delta / 1000
@@ -78,7 +72,7 @@ def prv_bounds(events: Sequence[PrivacyEvent], delta: float) -> tuple[float, flo
         raise PrivacyError(f"expected losses that PRV bounds within 1, found {error:.3g}: no figure by PRV")
     with _quiet():
         try:
-            composed = _prv_composition(tuple(sorted(counts.items())), error, delta_error)
+            composed = _prv_composition(counts, error, delta_error)
             low, high = (
                 widened(partial(_side, composed, error, delta_error, side), delta, _gap(events)) for side in (0, 2)
             )
@@ -100,7 +94,7 @@ def prv_error(events: Sequence[PrivacyEvent], delta: float) -> float:
 @lru_cache(maxsize=8)
 def _prv_composition(counts: tuple[_Count, ...], error: float, delta_error: float) -> Any:
     accountant = _prv_accountant()()
-    accountant.history = [(noise, rate, steps) for (noise, rate), steps in counts]
+    accountant.history = list(counts)
     return accountant._get_dprv(eps_error=error, delta_error=delta_error)
 
 
@@ -120,22 +114,17 @@ def _counts(events: Sequence[PrivacyEvent]) -> _Counts:
     return found
 
 
+def _sorted(events: Sequence[PrivacyEvent]) -> tuple[_Count, ...]:
+    return tuple((noise, rate, steps) for (noise, rate), steps in sorted(_counts(events).items()))
+
+
 def _gap(events: Sequence[PrivacyEvent]) -> float:
     return math.fsum(event.steps * event.gap for event in events if isinstance(event, DistributedStep))
 
 
 @lru_cache(maxsize=8)
-def _rdp_accountant(counts: tuple[_Count, ...]) -> RdpAccountant:
-    return RdpAccountant(orders=_ORDERS).compose(_in_dp_accountings_words(counts))
-
-
-def _in_dp_accountings_words(counts: Sequence[_Count]) -> dp_event.DpEvent:
-    parts = []
-    for (noise, rate), steps in counts:
-        gaussian = dp_event.GaussianDpEvent(noise)
-        one = gaussian if rate == 1 else dp_event.PoissonSampledDpEvent(rate, gaussian)
-        parts.append(dp_event.SelfComposedDpEvent(one, steps))
-    return dp_event.ComposedDpEvent(parts)
+def _rdp(counts: tuple[_Count, ...]) -> Callable[[float], float]:
+    return library_rdp(counts, _ORDERS)
 
 
 @lru_cache(maxsize=1)
