@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedft.audit.finding import Broken, Finding
+from fedft.audit.mismatch import Broken, Mismatch
 from fedft.audit.verify_files import check_checkpoints, check_config, check_end, check_metrics
 from fedft.audit.verify_ledgers import LedgerCheck
 from fedft.audit.verify_log import LogStory, read_log
@@ -36,7 +36,7 @@ class Verdict:
     rounds: int
     ledgers: tuple[str, ...]
     not_covered: tuple[str, ...]
-    finding: Finding | None
+    finding: Mismatch | None
 
     @property
     def valid(self) -> bool:
@@ -72,7 +72,7 @@ def verify_run(
     except Broken as broken:
         finding = broken.finding
     except OSError as error:
-        finding = Finding(str(error.filename or folder), "a file that can be read", str(error.strerror))
+        finding = Mismatch(str(error.filename or folder), "a file that can be read", str(error.strerror))
     return check.verdict(finding)
 
 
@@ -103,7 +103,7 @@ class _Check:
             last = f"one that stops after round {len(story.rounds)}: the run goes on, was interrupted, or was cut off"
             raise Broken(f"{LOG}, entry {len(story.hashes) + 1}", "a log that ends", last, story.signer)
 
-    def verdict(self, finding: Finding | None) -> Verdict:
+    def verdict(self, finding: Mismatch | None) -> Verdict:
         story = self._story
         return Verdict(
             run="" if story is None else story.run,

@@ -7,7 +7,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fedft.audit.finding import Broken
+from fedft.audit.mismatch import Broken
 from fedft.audit.verify_log import LogStory, RoundFacts
 from fedft.records.files import GROWING, all_files, digest_of
 from fedft.records.log import HEAD, LOG

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedft.audit.finding import Broken, signer
+from fedft.audit.mismatch import Broken, signer
 from fedft.audit.verify_log import LogStory
 from fedft.errors import IdentityError, LedgerCorrupt, LedgerError, RecordError, StorageError
 from fedft.identity.notes import open_note

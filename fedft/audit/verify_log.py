@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedft.audit.finding import Broken, signer
+from fedft.audit.mismatch import Broken, signer
 from fedft.errors import ConfigError, IdentityError, RecordError
 from fedft.identity.keys import PublicKey
 from fedft.ledger.attestation import Attestation, open_attestation

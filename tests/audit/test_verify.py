@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedft.audit.finding import Finding
+from fedft.audit.mismatch import Mismatch
 from fedft.audit.verify import Verdict, verify_run
 from fedft.errors import ConfigError
 from fedft.identity.keys import PrivateKey
@@ -46,7 +46,7 @@ def made(tmp_path: Path) -> Iterator[MadeRun]:
     run.close()
 
 
-def finding_of(folder: Path, **options: Any) -> Finding:
+def finding_of(folder: Path, **options: Any) -> Mismatch:
     found = verify_run(folder, **options).finding
     assert found is not None, "valid"
     return found
@@ -427,5 +427,5 @@ def test_exit_codes_and_words(whole: Path, tmp_path: Path) -> None:
 
 
 def test_a_verdict_is_json() -> None:
-    verdict = Verdict("r", "f", 1, 0, (), (), Finding("a", "b", "c"))
+    verdict = Verdict("r", "f", 1, 0, (), (), Mismatch("a", "b", "c"))
     assert json.loads(json.dumps(verdict.as_json()))["finding"]["where"] == "a"

@@ -8,7 +8,7 @@ from fedft.identity.keys import PublicKey
 
 
 @dataclass(frozen=True)
-class Finding:
+class Mismatch:
     """where: file and entry. signed_by: whose signature covers what was expected; "" where nobody's does."""
 
     where: str
@@ -25,7 +25,7 @@ class Broken(Exception):
     """Ends a verification with its finding."""
 
     def __init__(self, where: str, expected: str, found: str, signed_by: str = "") -> None:
-        self.finding = Finding(where, expected, found, signed_by)
+        self.finding = Mismatch(where, expected, found, signed_by)
         super().__init__(self.finding.as_text())
 
 
