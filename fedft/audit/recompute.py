@@ -1,15 +1,16 @@
 """Every privacy figure of a run again, from its configuration and the institutions' ledgers alone.
 
-Guarantee: ``recompute`` raises nothing for whatever is in a run's folder or a ledger; what cannot be read is a finding,
-and nothing that was not read counts as in order. It needs no network, no GPU and no torch.
+Guarantee: ``recompute`` raises nothing for whatever is in a run's folder, an archive or a ledger; what cannot be read
+is a finding, and nothing that was not read counts as in order. It needs no network, no GPU and no torch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedft import __version__
@@ -20,6 +21,7 @@ from fedft.audit.findings import Finding, bad_input, claim, exit_code
 from fedft.audit.folder import Run, dataset_of, number, part, pick, read_files, sections
 from fedft.audit.records import record_findings, rounds_with_update
 from fedft.audit.spending import Spending, events_of, read_spending
+from fedft.audit.unpacked import opened
 from fedft.errors import FedftError
 from fedft.privacy.accountant import epsilon_of
 
@@ -60,7 +62,11 @@ class Recomputed:
 
 
 def recompute(
-    folder: Path, ledgers: Sequence[tuple[str | None, Path]] = (), *, delta: float | None = None
+    folder: Path,
+    ledgers: Sequence[tuple[str | None, Path]] = (),
+    *,
+    packed: Mapping[str, Path] = MappingProxyType({}),
+    delta: float | None = None,
 ) -> Recomputed:
     """Read the run in ``folder``, compute again, compare.
 
@@ -68,12 +74,14 @@ def recompute(
     ----------
     ledgers
         Further ledgers, or others than the folder's: whose, where that is known, and the file.
+    packed
+        Ledgers by institution that came with the folder: they count before the folder's own, after ``ledgers``.
     delta
         At which epsilon is computed. None: as each ledger states.
     """
     try:
         run = read_files(folder)
-        files, problems = _files(run, ledgers)
+        files, problems = _files(run, ledgers, packed)
     except FedftError as error:
         return _unreadable(folder, str(error))
     except OSError as error:
@@ -101,6 +109,24 @@ def recompute(
         )
     run_name, mode = str(run.config.get("run") or ""), str(pick(run.config, "privacy.mode") or "")
     return Recomputed(folder, run_name, mode, tuple(accounts), spendings, tuple(dict.fromkeys(findings)))
+
+
+def recompute_any(
+    path: Path, ledgers: Sequence[tuple[str | None, Path]] = (), *, delta: float | None = None
+) -> Recomputed:
+    """The same for a run's folder or for an archive of one."""
+    if not path.is_file():
+        return recompute(path, ledgers, delta=delta)
+    try:
+        with opened(path) as found:
+            made, root = recompute(found.run, ledgers, packed=found.ledgers, delta=delta), str(found.root)
+    except FedftError as error:
+        return _unreadable(path, str(error))
+    told = [
+        replace(one, where=one.where.replace(root, str(path)), text=one.text.replace(root, str(path)))
+        for one in made.findings
+    ]
+    return replace(made, folder=path, findings=tuple(told))
 
 
 def _whole(run: Run) -> Iterator[Finding]:
@@ -191,8 +217,10 @@ def _figures(run: Run, spending: Spending, asked: Asked) -> Iterator[Finding]:
         )
 
 
-def _files(run: Run, given: Sequence[tuple[str | None, Path]]) -> tuple[dict[str, Path], list[Finding]]:
-    """Ledgers by institution: those given first, then the folder's, then those that the configuration keeps."""
+def _files(
+    run: Run, given: Sequence[tuple[str | None, Path]], packed: Mapping[str, Path]
+) -> tuple[dict[str, Path], list[Finding]]:
+    """Ledgers by institution: given, packed, the folder's, those that the configuration keeps; the first counts."""
     found: dict[str, Path] = {}
     problems = []
     for name, path in given:
@@ -201,6 +229,8 @@ def _files(run: Run, given: Sequence[tuple[str | None, Path]]) -> tuple[dict[str
             words = f"expected one ledger for each institution, found {found[owner]} and {path}: name them NAME=FILE"
             problems.append(bad_input("ledger-twice", owner, words))
         found.setdefault(owner, path)
+    for name, path in packed.items():
+        found.setdefault(name, path)
     for path in sorted(run.folder.glob("institutions/*/ledger.sqlite")):
         found.setdefault(path.parent.name, path)
     kept = pick(run.config, "simulation.ledger_dir")

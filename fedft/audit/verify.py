@@ -47,7 +47,12 @@ class Verdict:
 
 
 def verify_run(
-    folder: Path, *, ledgers: Sequence[Path] = (), heads: Sequence[str] = (), key: str | None = None
+    folder: Path,
+    *,
+    ledgers: Sequence[Path] = (),
+    heads: Sequence[str] = (),
+    key: str | None = None,
+    unpacked: Path | None = None,
 ) -> Verdict:
     """Check the run in ``folder``.
 
@@ -59,28 +64,40 @@ def verify_run(
         Signed heads of the log that someone remembers: notes, or files with one.
     key
         Public text or fingerprint of the coordinator's key as its people say it.
+    unpacked
+        The root of an archive's files, where the folder is in it: paths are told from there, and files of names that
+        no archive holds may be missing, which is said.
 
     Raises ConfigError for input that is none: no run's folder, no ledger, no head.
     """
     _require_run(folder)
-    files = [_ledger_file(path) for path in ledgers]
+    files = [ledger_file(path) for path in ledgers]
     remembered = [_head(text) for text in heads]
-    check = _Check(folder, files, remembered, key)
+    check = _Check(folder, files, remembered, key, unpacked)
     finding = None
     try:
         check.all()
     except Broken as broken:
         finding = broken.finding
     except OSError as error:
-        finding = Mismatch(str(error.filename or folder), "a file that can be read", str(error.strerror))
+        where = _shown(Path(error.filename or folder), unpacked)
+        finding = Mismatch(where, "a file that can be read", str(error.strerror))
     return check.verdict(finding)
 
 
 class _Check:
     """One verification: what it has found to hold so far."""
 
-    def __init__(self, folder: Path, ledgers: list[Path], heads: list[tuple[str, LogHead]], key: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ledgers: list[Path],
+        heads: list[tuple[str, LogHead]],
+        key: str | None,
+        unpacked: Path | None,
+    ) -> None:
         self._folder, self._given, self._heads, self._key = folder, ledgers, heads, key
+        self._unpacked = unpacked
         self._story: LogStory | None = None
         self._ledgers: list[str] = []
         self._words: list[str] = []
@@ -98,7 +115,7 @@ class _Check:
         check_metrics(self._folder, story)
         check_checkpoints(self._folder, story)
         self._check_ledgers(story)
-        self._words += check_end(self._folder, story)
+        self._words += check_end(self._folder, story, packed=self._unpacked is not None)
         if story.end is None:
             last = f"one that stops after round {len(story.rounds)}: the run goes on, was interrupted, or was cut off"
             raise Broken(f"{LOG}, entry {len(story.hashes) + 1}", "a log that ends", last, story.signer)
@@ -126,7 +143,8 @@ class _Check:
         for path in sorted(self._folder.glob(f"institutions/*/{LEDGER}")):
             self._check_ledger(check, path, path.relative_to(self._folder).as_posix(), path.parent.name)
         for path in self._given:
-            self._check_ledger(check, path, str(path), None)
+            shown = _shown(path, self._unpacked)
+            self._check_ledger(check, path, shown, None if shown == str(path) else path.parent.name)
         unseen = sorted(story.heads.keys() - set(self._ledgers))
         self._words += [f"the ledger of {name}: give it with --ledger" for name in unseen]
 
@@ -136,17 +154,23 @@ class _Check:
         self._words += words
 
 
+def _shown(path: Path, root: Path | None) -> str:
+    return str(path) if root is None or not path.is_relative_to(root) else path.relative_to(root).as_posix()
+
+
 def _require_run(folder: Path) -> None:
     if not (folder / "config.json").is_file() and not (folder / LOG).is_file():
         raise ConfigError(
-            f"expected a run's folder, with {LOG} and config.json, found none at {folder}: check the path"
+            f"expected a run's folder, with {LOG} and config.json, or an archive of one, found none at {folder}: check "
+            "the path"
         )
     inner = sorted(path.parent.name for path in folder.glob(f"*/{LOG}"))
     if inner and not (folder / LOG).is_file():
         raise ConfigError(f"expected one run, found one with variants: name one of them, as {folder / inner[0]}")
 
 
-def _ledger_file(path: Path) -> Path:
+def ledger_file(path: Path) -> Path:
+    """A ledger's own path, or that of the one in a folder. Raises ConfigError where there is none."""
     file = path / LEDGER if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"expected an institution's ledger at {path}, found none: check the path")

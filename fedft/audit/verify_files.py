@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fedft.audit.bundle_names import is_packed
 from fedft.audit.mismatch import Broken
 from fedft.audit.verify_log import LogStory, RoundFacts
 from fedft.records.files import GROWING, all_files, digest_of
@@ -16,6 +19,8 @@ KEPT_ROUNDS = 2
 """Of the newest rounds the checkpoints are there."""
 _MAX_LINE = 64 * 2**20
 """Bytes of config.json, or of a line of metrics.jsonl."""
+_MAX_JSON = 2 * _MAX_LINE
+"""Bytes of a checkpoint's manifest, or of what a file of tensors says of itself: read whole."""
 
 
 def check_config(folder: Path, story: LogStory) -> None:
@@ -61,22 +66,35 @@ def check_checkpoints(folder: Path, story: LogStory) -> None:
             raise Broken(f"checkpoints/round-{number:04d}", said, "none", story.signer)
 
 
-def check_end(folder: Path, story: LogStory) -> list[str]:
-    """Every file that the last entry covers; in words what is there beside them."""
+def check_end(folder: Path, story: LogStory, *, packed: bool = False) -> list[str]:
+    """Every file that the last entry covers; in words what is there beside them.
+
+    packed: the folder comes from an archive, which leaves files out by their names; what it left out is in the words.
+    """
     if story.end is None:
         return []
-    where, covered = f"{LOG}, entry {len(story.hashes)}", story.end["files"]
+    where, covered, left_out = f"{LOG}, entry {len(story.hashes)}", story.end["files"], []
     for name, file in covered.items():
         if ".." in PurePosixPath(name).parts or "." in name.split("/"):
             raise Broken(where, "paths in the run's folder", "one that leaves it", story.signer)
+        if packed and not is_packed(name):
+            left_out.append(name)
+            continue
         growing = PurePosixPath(name).name in GROWING
         _require(folder, name, file["sha256"], where, story, length=file["bytes"], growing=growing)
     _check_best(folder, story)
-    return [
+    beside = [
         words
         for path in all_files(folder)
         if (words := _not_covered(path, path.relative_to(folder).as_posix(), covered)) is not None
     ]
+    return [*beside, f"left out of the archive: {listed(left_out)}"] if left_out else beside
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three, and how many more."""
+    more = [f"and {len(names) - 3:,} more"] if len(names) > 3 else []
+    return ", ".join([*(ascii(name)[1:-1] for name in names[:3]), *more])
 
 
 def _not_covered(path: Path, name: str, covered: dict[str, Any]) -> str | None:
@@ -91,7 +109,7 @@ def _not_covered(path: Path, name: str, covered: dict[str, Any]) -> str | None:
 def _check_checkpoint(folder: Path, name: str, facts: RoundFacts, story: LogStory) -> None:
     where, home = f"{LOG}, entry {facts.sequence}", f"checkpoints/{name}"
     _require(folder, f"{home}/manifest.json", facts.checkpoint, where, story)
-    tensors = json.loads((folder / home / "manifest.json").read_bytes())["tensors"]["sha256"]
+    tensors = _tensors(folder, home, story)
     file = f"{home}/tensors-{tensors[:16]}.safetensors"
     _require(folder, file, tensors, f"{home}/manifest.json", story)
     if tensor_digest(folder / file, "adapter") != facts.adapter:
@@ -104,20 +122,36 @@ def _check_best(folder: Path, story: LogStory) -> None:
     home = "checkpoints/best"
     if not 1 <= best <= len(story.rounds) or not (folder / home / "manifest.json").is_file():
         return
-    tensors = json.loads((folder / home / "manifest.json").read_bytes())["tensors"]["sha256"]
+    tensors = _tensors(folder, home, story)
     facts = story.rounds[best - 1]
     if tensor_digest(folder / home / f"tensors-{tensors[:16]}.safetensors", "adapter") != facts.adapter:
         raise Broken(home, f"the adapter of round {best}, as entry {facts.sequence} of {LOG} says", "another")
 
 
-def tensor_digest(path: Path, name: str) -> str:
-    """SHA-256 of a tensor's bytes in a safetensors file whose own digest was checked."""
+def _tensors(folder: Path, home: str, story: LogStory) -> str:
+    """The digest that a manifest names. Who signed the manifest's own digest may still have written nonsense."""
+    path = folder / home / "manifest.json"
+    try:
+        tensors = json.loads(path.read_bytes())["tensors"]["sha256"] if path.stat().st_size <= _MAX_JSON else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        tensors = None
+    if not isinstance(tensors, str) or not re.fullmatch("[0-9a-f]{64}", tensors):
+        raise Broken(f"{home}/manifest.json", "a checkpoint's manifest", "something else", story.signer)
+    return tensors
+
+
+def tensor_digest(path: Path, name: str) -> str | None:
+    """SHA-256 of a tensor's bytes in a safetensors file; None where it has no such tensor."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        start, end = json.loads(file.read(length))[name]["data_offsets"]
-        file.seek(8 + length + start)
-        total, left = hashlib.sha256(), end - start
-        while left and (block := file.read(min(left, 2**20))):
+        try:
+            start, end = json.loads(file.read(length) if length <= _MAX_JSON else b"")[name]["data_offsets"]
+            left = int(end) - int(start)
+            file.seek(8 + length + int(start))
+        except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
+            return None
+        total = hashlib.sha256()
+        while left > 0 and (block := file.read(min(left, 2**20))):
             total.update(block)
             left -= len(block)
     return total.hexdigest()

@@ -24,7 +24,7 @@ Delta = Annotated[
 
 
 def recompute(run: Run, ledger: Ledgers = None, delta: Delta = None, as_json: AsJson = False) -> None:
-    """Compute every privacy figure of the run in folder RUN again, over all runs in each ledger, and compare.
+    """Compute every privacy figure of the run in folder or archive RUN again, over all runs in each ledger; compare.
 
     By PLD, by PRV, and by RDP as the outer bound; noise from the plan; sampling rates from the sizes; what left without
     a charge, and what without a guarantee.
@@ -33,10 +33,10 @@ def recompute(run: Run, ledger: Ledgers = None, delta: Delta = None, as_json: As
     """
     if delta is not None and not 0 < delta < 1:
         raise typer.BadParameter(f"expected --delta above 0 and below 1, found {delta:g}")
-    from fedft.audit.recompute import recompute as computed
+    from fedft.audit.recompute import recompute_any
     from fedft.display.audit import recomputed_view
 
-    found = computed(run, [named(text) for text in ledger or ()], delta=delta)
+    found = recompute_any(run, [named(text) for text in ledger or ()], delta=delta)
     if as_json:
         say(strict_json.dumps(found.as_json(), indent=2))
     else:

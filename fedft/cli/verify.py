@@ -31,23 +31,24 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every record of the run in folder RUN: chains, signatures, receipts, and each file's bytes.
+    """Check every record of the run in folder RUN, or in an archive: chains, signatures, receipts, each file's bytes.
 
-    Exit code 0: all of it holds. 1: the first thing that does not, named. 2: no run, no ledger, or no head was given.
+    Exit code 0: all of it holds. 1: the first thing that does not, named. 2: no run, no whole archive, no ledger, or no
+    head was given.
     """
-    from fedft.audit.verify import verify_run
+    from fedft.audit.bundle import verify as checked
 
     try:
-        verdict = verify_run(run, ledgers=ledger or (), heads=head or (), key=key)
+        verdict = checked(run, ledgers=ledger or (), heads=head or (), key=key)
     except FedftError as error:
         fail(str(error))
         raise typer.Exit(BAD_INPUT) from None
-    say(strict_json.dumps(verdict.as_json(), indent=2) if as_json else _in_words(verdict))
+    say(strict_json.dumps(verdict.as_json(), indent=2) if as_json else in_words(verdict))
     if not verdict.valid:
         raise typer.Exit(1)
 
 
-def _in_words(verdict: Verdict) -> str:
+def in_words(verdict: Verdict) -> str:
     lines = []
     if verdict.run:
         lines += [

@@ -1,4 +1,4 @@
-"""The report of a real run as JSON: it fits its schema, the page says its numbers and no others, and it says what is so."""
+"""The report of a real run: it fits its schema, the page says the document's numbers, and it says what is so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -133,9 +132,9 @@ def test_every_command_of_the_mapping_is_one() -> None:
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Iterator[Path]:
+def copied(tmp_path: Path) -> Path:
     shutil.copytree(RUN, tmp_path / "run")
-    yield tmp_path / "run"
+    return tmp_path / "run"
 
 
 def test_a_changed_byte_is_said_in_red(copied: Path) -> None:
