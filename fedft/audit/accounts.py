@@ -17,6 +17,9 @@ from fedft.privacy.opinions import coarse_epsilon, prv_bounds, rdp_epsilon
 
 _Value = TypeVar("_Value")
 
+TOLERANCE = 1e-6
+"""Epsilons closer than this are the same: the accountant gives identical events identical floats."""
+
 PLD_ERROR = 0.004
 """By how much the discretisation may raise epsilon in a thousand steps; privacy/accountant.py."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from fedft.audit.budget import TOLERANCE
+from fedft.audit.accounts import TOLERANCE
 from fedft.audit.folder import Run, dataset_of, number, part, pick, sections
 from fedft.errors import StorageError, UnreachableEpsilon
 from fedft.privacy.accountant import calibrate, epsilon_of, is_more_noise_than_calibrated

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fedft import __version__
-from fedft.audit.accounts import Account, accounts_of, disagreements, steps_of, valid_delta
+from fedft.audit.accounts import TOLERANCE, Account, accounts_of, disagreements, steps_of, valid_delta
 from fedft.audit.asked import Asked, asked_of
-from fedft.audit.budget import TOLERANCE
 from fedft.audit.checks import charge_findings, run_findings
 from fedft.audit.findings import Finding, bad_input, claim, exit_code
 from fedft.audit.folder import Run, dataset_of, number, part, pick, read_files, sections

@@ -70,8 +70,8 @@ def plan(
         past=() if ledger is None else _past(ledger),
     )
     if html is not None:
-        from fedft.audit.prices_page import prices_page
         from fedft.durable import write_whole
+        from fedft.report.prices_page import prices_page
 
         write_whole(html, prices_page(found).encode())
     if as_json:

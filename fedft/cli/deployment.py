@@ -126,9 +126,9 @@ def _config(file: Path, overrides: list[str] | None) -> FederationConfig:
 
 def _watch(run: Path, plain: bool, play: Callable[[Observer], dict[str, Any]], *, stopped: str, resume: str) -> None:
     """``stopped``, ``resume``: what to say after Ctrl-C, and after an error once the run had begun."""
-    from fedft.audit.report import write_report
     from fedft.display.make import make_display
     from fedft.display.summary import next_steps, summary_view
+    from fedft.report.run_page import write_report
 
     output = console()
     display = make_display(output, plain=plain)

@@ -33,6 +33,6 @@ def show(
 
 def report(run: Run) -> None:
     """Write report.html of the run in folder RUN anew."""
-    from fedft.audit.report import write_report
+    from fedft.report.run_page import write_report
 
     say(f"wrote {write_report(run)}")

@@ -17,8 +17,8 @@ from scipy.special import log_ndtr, ndtr
 from fedft.privacy.accountant import calibrate, epsilon_of
 from fedft.privacy.events import DpSgdRound
 from tests.audit.audited import charges_of, write_ledger
-from tests.audit.page import Page
 from tests.cli.commands import federation_file, fedft
+from tests.report.page import Page
 
 SMALL = ("--units", "400,2000", "--batch-size", "40", "--local-steps", "2", "--delta", "1e-4")
 FEW = ("--rounds", "3,6", "--noise", "1,2.5")

@@ -11,14 +11,14 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from fedft.audit import guarantee, masking, quality, sections
-from fedft.audit.budget import budget
 from fedft.audit.folder import Body, Run, number, part, pick, read_run
-from fedft.audit.page import as_bytes, as_duration, capitalized, cell, marked, page, paragraph, section, table
-from fedft.audit.svg import COLOURS, line_plot, row_plot
-from fedft.audit.words import axis_text, epsilon_text, headline, metric_name, metric_text, unit_of
 from fedft.durable import write_whole
 from fedft.errors import StorageError
+from fedft.report import guarantee, masking, quality, sections
+from fedft.report.budget import budget
+from fedft.report.page import as_bytes, as_duration, capitalized, cell, marked, page, paragraph, section, table
+from fedft.report.svg import COLOURS, line_plot, row_plot
+from fedft.report.words import axis_text, epsilon_text, headline, metric_name, metric_text, unit_of
 
 REPORT = "report.html"
 _EPSILON = "Largest ε is that of the institution which spent most, under adding or removing one"

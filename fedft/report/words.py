@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from fedft.audit.folder import Body, Run, number, part, pick
-from fedft.audit.page import as_epsilon, as_number, as_percent, as_text, marked, paragraph
+from fedft.report.page import as_epsilon, as_number, as_percent, as_text, marked, paragraph
 
 SHARES = ("accuracy", "macro_f1")
 """Metrics that are a share of 1, written in percent."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from fedft.audit.report import write_report
 from fedft.errors import StorageError
-from tests.audit.fake_run import NAMES, config, records, summary, write_ledger, write_run
-from tests.audit.page import Page
+from fedft.report.run_page import write_report
+from tests.report.fake_run import NAMES, config, records, summary, write_ledger, write_run
+from tests.report.page import Page
 
 OFF = {"mode": "off", "epsilon": None, "delta": None, "clip_norm": None}
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=y>"
@@ -290,7 +290,7 @@ def test_a_page_that_cannot_be_written_is_a_storage_error(run: Path) -> None:
 
 def test_no_deep_learning_stack_is_needed(run: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from fedft.audit.report import write_report; "
+        "import sys; from pathlib import Path; from fedft.report.run_page import write_report; "
         f"write_report(Path({str(run)!r})); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'peft', 'opacus')))"
     )

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from fedft.audit.folder import Body, Run, number, part, pick
-from fedft.audit.page import (
+from fedft.report.page import (
     as_bytes,
     as_duration,
     as_number,
@@ -21,9 +21,9 @@ from fedft.audit.page import (
     table,
     tiles,
 )
-from fedft.audit.quality import metrics_of
-from fedft.audit.svg import bar_plot
-from fedft.audit.words import epsilon_text, institutions, metric_name, metric_text, rounds_done
+from fedft.report.quality import metrics_of
+from fedft.report.svg import bar_plot
+from fedft.report.words import epsilon_text, institutions, metric_name, metric_text, rounds_done
 
 ROUNDS_PER_GRID = 30
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedft.audit.axes import nice_ticks, spread
-from fedft.audit.page import as_bytes, as_duration, as_epsilon, as_text
-from fedft.audit.svg import Level, Series, bar_plot, line_plot, row_plot
+from fedft.report.axes import nice_ticks, spread
+from fedft.report.page import as_bytes, as_duration, as_epsilon, as_text
+from fedft.report.svg import Level, Series, bar_plot, line_plot, row_plot
 
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedft.audit.folder import Body, Run, number, part, pick
-from fedft.audit.page import as_bytes, as_duration, cell, paragraph, section, table
 from fedft.errors import ConfigError
+from fedft.report.page import as_bytes, as_duration, cell, paragraph, section, table
 from fedft.secagg.graph import colluders, shape_for
 
 _HEAD = ("Round", "Cohort", "Needed", "In the sum", "Dropped", "Revealed no shares", "Lied", "Shares", "Coordinator")

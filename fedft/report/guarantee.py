@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from fedft.audit import masking
-from fedft.audit.budget import TOLERANCE, disagreements
+from fedft.audit.accounts import TOLERANCE
 from fedft.audit.folder import Body, Run, number, pick
-from fedft.audit.page import as_epsilon, bullets, cell, marked, paragraph, section, table
-from fedft.audit.words import account_text, institutions, unit_of
+from fedft.report import masking
+from fedft.report.budget import disagreements
+from fedft.report.page import as_epsilon, bullets, cell, marked, paragraph, section, table
+from fedft.report.words import account_text, institutions, unit_of
 
 _HEAD = (
     "Institution",

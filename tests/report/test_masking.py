@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.audit.fake_run import NAMES, config, records, summary, write_run
-from tests.audit.test_report import report
+from tests.report.fake_run import NAMES, config, records, summary, write_run
+from tests.report.test_report import report
 
 MASKED = {
     "cohort": list(NAMES), "threshold": 3, "uploaded": list(NAMES[1:]), "dropped": [NAMES[0]], "silent": ["west"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from fedft.audit.folder import Body, Run, number, part
-from fedft.audit.page import capitalized, cell, marked, paragraph, section, table
-from fedft.audit.svg import COLOURS, Band, Series, line_plot
-from fedft.audit.words import SHARES, axis_text, metric_name, metric_text
+from fedft.report.page import capitalized, cell, marked, paragraph, section, table
+from fedft.report.svg import COLOURS, Band, Series, line_plot
+from fedft.report.words import SHARES, axis_text, metric_name, metric_text
 
 _CONVENTION = (
     "Of an earlier task: the best value reached before, minus the value at the end. Of the reference set: the value "

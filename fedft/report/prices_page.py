@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from fedft.audit.page import as_epsilon, cell, page, paragraph, section, table
 from fedft.audit.prices import Priced, PriceList, finite_points, title
-from fedft.audit.svg import COLOURS, Level, Series, line_plot
+from fedft.report.page import as_epsilon, cell, page, paragraph, section, table
+from fedft.report.svg import COLOURS, Level, Series, line_plot
 
 HIGHEST = 20.0
 """Epsilon beyond which a plot shows nothing: the tables do."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from fedft.audit.accounts import TOLERANCE
 from fedft.audit.folder import LedgerView, Run, number, part
-from fedft.audit.page import as_epsilon, as_number, cell, marked, paragraph, section, table
-from fedft.audit.svg import Level, Series, line_plot
-from fedft.audit.words import cap_of, epsilon_text, institutions
-
-TOLERANCE = 1e-6
-"""Epsilons closer than this are the same: the accountant gives identical events identical floats."""
+from fedft.report.page import as_epsilon, as_number, cell, marked, paragraph, section, table
+from fedft.report.svg import Level, Series, line_plot
+from fedft.report.words import cap_of, epsilon_text, institutions
 
 _PANELS = 12
 _ELSEWHERE = (

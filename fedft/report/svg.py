@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from fedft.audit.axes import CHARACTER, Axes, nice_ticks, short, spread, widened, x_axis, y_tick
+from fedft.report.axes import CHARACTER, Axes, nice_ticks, short, spread, widened, x_axis, y_tick
 
 COLOURS = 6
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 5", "1 4")
