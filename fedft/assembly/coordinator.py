@@ -22,7 +22,7 @@ from fedft.model.adapter import AdaptedModel
 from fedft.model.label_names import with_label_names
 from fedft.randomness import reproducible_rng
 from fedft.rounds.coordinator import Coordinator, FederationTerms
-from fedft.rounds.evaluation import Evaluation
+from fedft.rounds.evaluation import Evaluation, Metrics
 from fedft.rounds.plan import DEFAULT_TASK, terms_digest
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
@@ -32,6 +32,8 @@ from fedft.types import AdapterVector
 
 GENERAL = ""
 """The key of reference rows that belong to no task of the sequence."""
+
+MOST_SUBGROUPS = 50
 
 
 class PublicParts:
@@ -43,6 +45,7 @@ class PublicParts:
         self.aggregation: Aggregation = aggregation_by_name(config.aggregation.method)
         self._evaluation_rows = load_rows(config, config.data.evaluation, labels=config.task.labels)
         self.labels = _labels(config, self._evaluation_rows)
+        self._subgroups = rows_by_subgroup(self._evaluation_rows, config.evaluation.subgroup)
 
     @cached_property
     def model(self) -> AdaptedModel:
@@ -61,6 +64,11 @@ class PublicParts:
             )
         return {task: self.encode(rows) for task, rows in parts.items()}
 
+    @property
+    def subgroups(self) -> Mapping[str, EncodedDataSet]:
+        """Evaluation rows by their value in evaluation.subgroup; none where no column is named."""
+        return {value: self.encode(rows) for value, rows in self._subgroups.items()}
+
     @cached_property
     def reference(self) -> Mapping[str, EncodedDataSet]:
         """By task; rows of no task of the sequence, or all rows where there is no sequence, under GENERAL."""
@@ -72,6 +80,25 @@ class PublicParts:
 
     def encode(self, rows: DataSet) -> EncodedDataSet:
         return encode_rows(self.config, rows, self.model.tokenizer, labels=self.labels)
+
+
+def rows_by_subgroup(rows: DataSet, column: str | None) -> dict[str, DataSet]:
+    """By value in ``column``, in order; none without one.
+
+    Raises DataError when a row has no value there, or the values are too many to be groups.
+    """
+    if column is None:
+        return {}
+    parts: dict[str, list[int]] = {}
+    for position, example in enumerate(rows.examples):
+        parts.setdefault(example.fields.get(column, ""), []).append(position)
+    if "" in parts or len(parts) > MOST_SUBGROUPS:
+        found = f"{len(parts['']):,} rows without" if "" in parts else f"{len(parts):,}"
+        raise DataError(
+            f'{rows.name}: expected up to {MOST_SUBGROUPS} values in column "{column}" and one in each row, found '
+            f"{found}: correct evaluation.subgroup"
+        )
+    return {value: select(rows, parts[value]) for value in sorted(parts)}
 
 
 def rows_by_task(config: FederationConfig, rows: DataSet, tasks: tuple[str, ...]) -> dict[str, DataSet]:
@@ -198,6 +225,15 @@ def start_adapter(parts: PublicParts) -> AdapterVector:
     result = train_locally(model, rows, start, plan, roles=roles, uniform=rng.random)
     warm = model.layout.with_part(start, roles, model.layout.part(start, roles) + result.delta)
     return parts.aggregation.finish(model.layout, warm).vector
+
+
+def by_subgroup(parts: PublicParts) -> dict[str, Metrics]:
+    """Metrics of the adapter that the model holds, on public rows, by value of evaluation.subgroup."""
+    section, precision = parts.config.evaluation, parts.config.training.precision
+    return {
+        value: evaluate(parts.model, rows, batch_size=section.batch_size, precision=precision)
+        for value, rows in parts.subgroups.items()
+    }
 
 
 def evaluator(parts: PublicParts) -> Callable[[AdapterVector, int], Evaluation]:

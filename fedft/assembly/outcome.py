@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedft.assembly.coordinator import PublicParts
+from fedft.assembly.coordinator import PublicParts, by_subgroup
 from fedft.assembly.planning import InstitutionPlan
 from fedft.config import Check
 from fedft.errors import ConfigError
@@ -26,6 +26,8 @@ def summarize(
     alone: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """Figures of a finished run, ready for JSON; all of them public or the simulated institutions' own.
+
+    The model of ``parts`` holds the best adapter.
 
     alone: with noise in shares, each institution's epsilon if secure aggregation failed.
     """
@@ -50,6 +52,7 @@ def summarize(
         "best": best["evaluation"] if best else start["current"],
         "tasks": final["tasks"] if final else None,
         "reference": {"start": start["reference"], "final": final["reference"] if final else start["reference"]},
+        "subgroups": by_subgroup(parts),
         "forgetting": _forgetting(state.start, evaluated, terms.metric),
         "institutions": {
             name: {**_institution(name, plan, records), "local_epsilon": (alone or {}).get(name)}

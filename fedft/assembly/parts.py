@@ -19,6 +19,8 @@ def load_rows(config: FederationConfig, source: str, *, labels: Labels, private:
     task, data = config.task, config.data
     classification = task.kind == "classification"
     keep = [data.task_column] if data.task_column else []
+    if not private and config.evaluation.subgroup:
+        keep.append(config.evaluation.subgroup)
     if private and data.partition is not None and data.partition.column:
         keep.append(data.partition.column)
     return load_data_set(

@@ -226,6 +226,9 @@ class Evaluation(Section):
     metric: Literal["auto", "accuracy", "macro_f1", "loss"] = "auto"
     batch_size: Count = 128
     max_rows: Count | None = None
+    subgroup: str | None = Field(
+        default=None, min_length=1, description="column of the public rows: at the end measured by its values, too"
+    )
 
 
 class Faults(Section):
