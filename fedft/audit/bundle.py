@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 
 from fedft import __version__
 from fedft.audit.archive import SUMS, pack
@@ -113,7 +114,7 @@ Ask its people whether that is theirs, by another way than the one this file cam
 it: fedft audit verify FILE --key "..."
 
 Ledgers, as their institutions gave them, with the stored bytes of their newest releases:
-{", ".join(ledgers) or "none"}
+{fill(", ".join(ledgers), 100) or "none"}
 Left out of the run's folder:
 {listed(left_out) or "nothing"}
 

@@ -29,7 +29,7 @@ from tests.audit.archives import BUNDLE_V1, ROOT, RUN_V1, members_of, repacked, 
 from tests.cli.commands import fedft
 from tests.made_run import MadeRun
 
-BYTES, FILES = 400, 40
+BYTES, FILES = 300, 40
 """Changed bytes of an archive, and of files whose checksums are made anew."""
 
 
