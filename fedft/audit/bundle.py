@@ -51,6 +51,8 @@ def bundle(folder: Path, target: Path, *, ledgers: Sequence[Path] = ()) -> tuple
         Something cannot be read or written, or changed meanwhile.
     """
     _require_target(target, folder)
+    if folder.is_file():
+        raise ConfigError(f"expected a run's folder to pack, found a file at {folder}: an archive is packed already")
     given = [ledger_file(path).resolve() for path in ledgers]
     with storage_errors(folder), ExitStack() as stack:
         for path in (*folder.glob(f"institutions/*/{LEDGER}"), *given):

@@ -256,6 +256,8 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         result = fedft("audit", "bundle", path, "--to", tmp_path / "run.tar.gz")
         assert (result.exit_code, "expected" in result.stderr) == (2, True), result.output
     assert not (tmp_path / "run.tar.gz").exists()
+    result = fedft("audit", "bundle", BUNDLE_V1, "--to", tmp_path / "run.tar.gz")
+    assert (result.exit_code, "is packed already" in result.stderr) == (2, True), result.output
 
 
 def test_a_file_that_changes_while_it_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
