@@ -19,21 +19,14 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import shlex
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
-from _frozen_layers import keep_frozen_states
 from _recipes import COMMON, Schedule
-from _result import emit, machine, versions
-from utility import RESULTS, ROOT, data_folder, keep, kept_cells
+from _result import emit
+from utility import RESULTS, ROOT, data_folder, keep, kept_cells, played
 
 from fedft.config import FederationConfig, load_config
-from fedft.simulation.run import play
 
 CELLS = RESULTS / "distributed_cells.json"
 SCENARIO = ROOT / "scenarios" / "real" / "banking77.toml"
@@ -92,26 +85,15 @@ def config_of(name: str, *extra: str) -> FederationConfig:
 
 
 def measure(name: str, *extra: str) -> dict[str, Any]:
-    begun, config = time.perf_counter(), config_of(name, *extra)
-    with tempfile.TemporaryDirectory() as folder, keep_frozen_states():
-        summary = play(config, folder=Path(folder) / "run")
-    sets = [word for value in overrides_of(*name.split("/")) for word in ("--set", value)]
+    summary, kept = played(config_of(name, *extra), SCENARIO, overrides_of(*name.split("/")))
     first = next(iter(summary["institutions"].values()))
     return {
-        "command": shlex.join(["fedft", "simulate", str(SCENARIO.relative_to(ROOT)), *sets]),
-        "seed": config.federation.seed,
         "steps": summary["rounds_done"],
         "noise_multiplier": first["noise_multiplier"],
         "sampling_rate": first["sampling_rate"],
         "epsilon_spent": first["epsilon"],
         "local_epsilon": first["local_epsilon"],
-        "parameters_trained": summary["parameters_trained"],
-        "final": {key: summary["final"][key] for key in ("accuracy", "macro_f1", "loss")},
-        "bytes_up": summary["bytes_up"],
-        "seconds": round(time.perf_counter() - begun, 1),
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "torch": versions().get("torch"),
+        **kept,
     }
 
 

@@ -20,7 +20,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,6 @@ class Cell:
     def overrides(self) -> tuple[str, ...]:
         return overrides_of(self.set, self.partition, self.method, self.epsilon, self.seed)
 
-    @property
-    def command(self) -> str:
-        sets = [word for value in self.overrides for word in ("--set", value)]
-        return shlex.join(["fedft", "simulate", str(self.scenario.relative_to(ROOT)), *sets])
-
 
 def all_cells(seed: int) -> Iterator[Cell]:
     for name in SETS:
@@ -90,22 +85,33 @@ def config_of(cell: Cell, *extra: str) -> FederationConfig:
 
 
 def measure(cell: Cell, *extra: str) -> dict[str, Any]:
-    begun = time.perf_counter()
     config = config_of(cell, *extra)
-    with tempfile.TemporaryDirectory() as folder, keep_frozen_states():
-        summary = play(config, folder=Path(folder) / "run")
+    summary, kept = played(config, cell.scenario, cell.overrides)
     institutions = summary["institutions"].values()
     return {
-        "command": cell.command,
-        "seed": cell.seed,
         "rounds": summary["rounds_done"],
         "local_steps": config.training.local_steps,
         "batch_size": config.training.batch_size,
         "noise_multiplier": [institution["noise_multiplier"] for institution in institutions],
         "epsilon_spent": [institution["epsilon"] for institution in institutions],
         "units": [institution["units"] for institution in institutions],
-        "parameters_trained": summary["parameters_trained"],
         "start": {key: summary["start"][key] for key in ("accuracy", "macro_f1")},
+        **kept,
+    }
+
+
+def played(
+    config: FederationConfig, scenario: Path, overrides: Sequence[str]
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Play ``config``: the run's summary, and what each cell keeps of it, with the command that makes it."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, keep_frozen_states():
+        summary = play(config, folder=Path(folder) / "run")
+    sets = [word for value in overrides for word in ("--set", value)]
+    return summary, {
+        "command": shlex.join(["fedft", "simulate", str(scenario.relative_to(ROOT)), *sets]),
+        "seed": config.federation.seed,
+        "parameters_trained": summary["parameters_trained"],
         "final": {key: summary["final"][key] for key in ("accuracy", "macro_f1", "loss")},
         "bytes_up": summary["bytes_up"],
         "seconds": round(time.perf_counter() - begun, 1),

@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("display",),
+    ("display", "report"),
     ("doctor",),
     ("attack",),
     ("deployment", "simulation"),
@@ -66,6 +66,7 @@ WITHOUT_TORCH = (
     "privacy",
     "randomness",
     "records",
+    "report",
     "secagg",
     "types",
 )

@@ -1,48 +1,19 @@
-"""What a run left in its folder, read and nothing else: configuration, rounds, summary, ledgers."""
+"""What a run left in its folder, read and nothing else: configuration, rounds, summary."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedft.errors import LedgerError, StorageError
-from fedft.ledger.store import Ledger
-from fedft.privacy.accountant import epsilon_of
+from fedft.errors import StorageError
 
 Body = Mapping[str, Any]
 LARGEST_FILE = 2**27
 """Bytes of a file that is read whole; 1,000 rounds of 100 institutions come to a tenth of it."""
-
-_EVIDENCE = (
-    "config.json",
-    "metrics.jsonl",
-    "summary.json",
-    "adapter/adapter_model.safetensors",
-    "adapter/head.safetensors",
-)
-
-
-@dataclass(frozen=True)
-class LedgerView:
-    """One institution's ledger as this report found it. ``problem``: why it cannot be trusted, or None.
-
-    datasets: data set -> (number of events, epsilon recomputed from them at the run's delta, None without a delta).
-    own_dataset: the one whose budget the run drew on.
-    """
-
-    institution: str
-    problem: str | None
-    entries: int = 0
-    first_time: str = ""
-    last_time: str = ""
-    head: str = ""
-    own_dataset: str = ""
-    datasets: Mapping[str, tuple[int, float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,8 +24,6 @@ class Run:
     config: Body
     rounds: tuple[Body, ...]
     summary: Body
-    ledgers: tuple[LedgerView, ...]
-    digests: Mapping[str, str]
     cut_line: bool
 
     @property
@@ -93,16 +62,8 @@ class Run:
         return next(evaluated, None)
 
 
-def read_run(folder: Path) -> Run:
-    """Raises StorageError when this is no run folder or a file in it is not what fedft writes."""
-    run = read_files(folder)
-    names = [name for name in _EVIDENCE if (folder / name).is_file()]
-    digests = {name: _digest(folder / name) for name in names}
-    return replace(run, ledgers=_read_ledgers(folder, run.summary, run.config), digests=digests)
-
-
 def read_files(folder: Path) -> Run:
-    """The same without ledgers and digests."""
+    """Raises StorageError when this is no run folder or a file in it is not what fedft writes."""
     config, summary = _read_json(folder / "config.json"), _read_json(folder / "summary.json")
     rounds, cut_line = _read_lines(folder / "metrics.jsonl")
     if not config and not summary and not rounds:
@@ -110,7 +71,7 @@ def read_files(folder: Path) -> Run:
             f"expected a run folder with config.json, metrics.jsonl or summary.json, found none of them in {folder}: "
             "give the folder that fedft simulate wrote"
         )
-    return Run(folder, config, rounds, summary, (), {}, cut_line)
+    return Run(folder, config, rounds, summary, cut_line)
 
 
 def part(body: Body, key: str) -> Body:
@@ -185,36 +146,3 @@ def _as_object(text: str, path: Path, expected: str) -> Body:
     if not isinstance(body, dict):
         raise StorageError(f"expected {expected} in {path}, found something else: the file was altered or cut")
     return body
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _read_ledgers(folder: Path, summary: Body, config: Body) -> tuple[LedgerView, ...]:
-    paths = sorted(folder.glob("institutions/*/ledger.sqlite"))
-    return tuple(
-        _view(path, _delta(path.parent.name, summary, config), dataset_of(config, path.parent.name)) for path in paths
-    )
-
-
-def _delta(institution: str, summary: Body, config: Body) -> float | None:
-    stated = number(pick(part(part(summary, "institutions"), institution), "delta"))
-    return stated if stated is not None else number(pick(config, "privacy.delta"))
-
-
-def _view(path: Path, delta: float | None, own_dataset: str) -> LedgerView:
-    name = path.parent.name
-    try:
-        with Ledger.open(path, read_only=True) as ledger:
-            entries = ledger.entries()
-            events = {dataset: ledger.events(dataset) for dataset in ledger.datasets()}
-            head = ledger.head.hash
-    except (LedgerError, StorageError) as error:
-        return LedgerView(name, str(error).replace(str(path.resolve()), path.name))
-    datasets = {key: (len(found), None if delta is None else epsilon_of(found, delta)) for key, found in events.items()}
-    return LedgerView(name, None, len(entries), entries[0].time_utc, entries[-1].time_utc, head, own_dataset, datasets)

@@ -32,13 +32,13 @@ MOST_STEPS = 10**6
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What came out. accounts: by institution and data set; ledgers: head and entries of each, by institution."""
+    """What came out. accounts: by institution and data set; ledgers: what each says, by institution."""
 
     folder: Path
     run: str
     mode: str
     accounts: tuple[Account, ...]
-    ledgers: Mapping[str, tuple[int, str]]
+    ledgers: Mapping[str, Spending]
     findings: tuple[Finding, ...]
 
     @property
@@ -55,7 +55,7 @@ class Recomputed:
             "accounts": [
                 {**asdict(account), "epsilon_infinite": account.epsilon == math.inf} for account in self.accounts
             ],
-            "ledgers": {name: {"entries": count, "head": head} for name, (count, head) in self.ledgers.items()},
+            "ledgers": {name: {"entries": one.entries, "head": one.head} for name, one in self.ledgers.items()},
             "findings": [asdict(finding) for finding in self.findings],
             "exit_code": self.exit_code,
         }
@@ -107,9 +107,8 @@ def recompute(
         findings.append(
             bad_input("nothing-read", str(folder), "expected ledgers to recompute from, found none to read")
         )
-    known = {name: (spending.entries, spending.head) for name, spending in spendings.items()}
     run_name, mode = str(run.config.get("run") or ""), str(pick(run.config, "privacy.mode") or "")
-    return Recomputed(folder, run_name, mode, tuple(accounts), known, tuple(dict.fromkeys(findings)))
+    return Recomputed(folder, run_name, mode, tuple(accounts), spendings, tuple(dict.fromkeys(findings)))
 
 
 def recompute_any(

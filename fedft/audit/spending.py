@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedft.audit.folder import number
-from fedft.ledger.entries import as_intent
+from fedft.ledger.entries import Release, as_intent, as_release
 from fedft.ledger.store import Intent, Ledger
 from fedft.privacy.events import (
     DataIndependentRelease,
@@ -24,6 +24,9 @@ UPDATE, SHARES = "update", "secagg-shares"
 
 _SAME = ("institution", "fingerprint", "units", "unit", "batch_size", "clip_norm", "delta", "cap", "allowed_by")
 """Evidence that tells groups apart; the rest differs in every round."""
+
+SELF_TESTS = ("self_test_gradients", "self_test_sensitivity", "self_test_noise")
+"""Evidence of which a group keeps the largest."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,10 @@ class Charge:
 
 @dataclass(frozen=True)
 class Spending:
-    """Everything that a ledger charged, what was charged last at the end. name: who it is taken for."""
+    """Everything that a ledger charged, what was charged last at the end. name: who it is taken for.
+
+    releases: what left, in order; receipts: how many heads of coordinators it keeps.
+    """
 
     name: str
     path: Path
@@ -77,6 +83,10 @@ class Spending:
     head: str
     charges: tuple[Charge, ...]
     refusals: dict[tuple[str, str], int]
+    releases: tuple[Release, ...]
+    receipts: int
+    first_utc: str
+    last_utc: str
 
     def of_run(self, run: str) -> tuple[Charge, ...]:
         return tuple(charge for charge in self.charges if charge.run == run)
@@ -103,7 +113,18 @@ def read_spending(name: str, path: Path) -> Spending:
             key = entry.fields["run"], entry.fields["reason"]
             refusals[key] = refusals.get(key, 0) + 1
     charges = sorted(groups.values(), key=lambda charge: charge.entries[-1])
-    return Spending(name, path, len(entries), head, tuple(charges), refusals)
+    return Spending(
+        name=name,
+        path=path,
+        entries=len(entries),
+        head=head,
+        charges=tuple(charges),
+        refusals=refusals,
+        releases=tuple(as_release(entry) for entry in entries if entry.kind == "release"),
+        receipts=sum(entry.kind == "receipt" for entry in entries),
+        first_utc=entries[0].time_utc,
+        last_utc=entries[-1].time_utc,
+    )
 
 
 def events_of(charges: Sequence[Charge], up_to: int = 2**53) -> list[PrivacyEvent]:
@@ -123,6 +144,10 @@ def _count(groups: dict[tuple[Any, ...], Charge], intent: Intent, released: set[
     known = {name: intent.evidence[name] for name in _SAME if name in intent.evidence}
     key = intent.run, intent.purpose, intent.dataset, intent.event, tuple(known.items())
     charge = groups.setdefault(key, Charge(intent.run, intent.purpose, intent.dataset, intent.event, known))
+    for name in SELF_TESTS:
+        found = number(intent.evidence.get(name))
+        if found is not None:
+            charge.evidence[name] = max(found, charge.value(name) or 0.0)
     charge.rounds.append(intent.round)
     charge.entries.append(intent.sequence)
     charge.times.append(intent.time_utc)

@@ -14,7 +14,7 @@ import typer
 
 from fedft.cli.audit import app as _audit
 from fedft.cli.deployment import agent, coordinate, rehearse, status
-from fedft.cli.evidence import report, show
+from fedft.cli.evidence import show
 from fedft.cli.frame import Commands
 from fedft.cli.machine import doctor, version
 from fedft.cli.planning import plan
@@ -26,7 +26,6 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a federation": (init, plan, simulate),
     "Across organisations": (rehearse, coordinate, status, agent),
     "Use what it learned": (evaluate, predict, export),
-    "See what happened": (report,),
     "This machine": (doctor, version),
 }
 

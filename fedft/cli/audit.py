@@ -6,6 +6,7 @@ import typer
 
 from fedft.cli.attack import attack
 from fedft.cli.audit_plan import plan
+from fedft.cli.audit_report import report
 from fedft.cli.bundle import bundle
 from fedft.cli.recompute import recompute
 from fedft.cli.verify import verify
@@ -16,3 +17,4 @@ app.command()(recompute)
 app.command()(bundle)
 app.command()(plan)
 app.command()(attack)
+app.command()(report)

@@ -128,7 +128,7 @@ def _watch(run: Path, plain: bool, play: Callable[[Observer], dict[str, Any]], *
     """``stopped``, ``resume``: what to say after Ctrl-C, and after an error once the run had begun."""
     from fedft.display.make import make_display
     from fedft.display.summary import next_steps, summary_view
-    from fedft.report.run_page import write_report
+    from fedft.report.write import write_report
 
     output = console()
     display = make_display(output, plain=plain)

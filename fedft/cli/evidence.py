@@ -1,4 +1,4 @@
-"""Commands that show what happened: ledger show, report."""
+"""Command that shows what happened: ledger show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedft import strict_json
-from fedft.cli.frame import AsJson, Run, console, say
+from fedft.cli.frame import AsJson, console, say
 
 
 def show(
@@ -29,10 +29,3 @@ def show(
     else:
         for story in stories:
             console().print(story_view(story))
-
-
-def report(run: Run) -> None:
-    """Write report.html of the run in folder RUN anew."""
-    from fedft.report.run_page import write_report
-
-    say(f"wrote {write_report(run)}")

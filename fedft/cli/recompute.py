@@ -36,7 +36,7 @@ def recompute(run: Run, ledger: Ledgers = None, delta: Delta = None, as_json: As
     from fedft.audit.recompute import recompute_any
     from fedft.display.audit import recomputed_view
 
-    found = recompute_any(run, [_named(text) for text in ledger or ()], delta=delta)
+    found = recompute_any(run, [named(text) for text in ledger or ()], delta=delta)
     if as_json:
         say(strict_json.dumps(found.as_json(), indent=2))
     else:
@@ -44,7 +44,7 @@ def recompute(run: Run, ledger: Ledgers = None, delta: Delta = None, as_json: As
     raise typer.Exit(found.exit_code)
 
 
-def _named(text: str) -> tuple[str | None, Path]:
+def named(text: str) -> tuple[str | None, Path]:
     """ "north=FILE", or FILE alone."""
     name, equals, file = text.partition("=")
     return (name, Path(file)) if equals and not Path(text).exists() else (None, Path(text))

@@ -68,7 +68,7 @@ def simulate(
     display = make_display(output, plain=plain)
     try:
         with display, log_into(where) as log:
-            from fedft.report.run_page import write_report
+            from fedft.report.write import write_report
             from fedft.simulation.run import play
 
             chosen = _chosen(config, where, resumed=resume is not None)

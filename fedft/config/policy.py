@@ -6,6 +6,7 @@ train on has a budget. A file that others than its owner may write is no policy.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -104,6 +105,16 @@ class PolicyRelease(Section):
     )
 
 
+class PolicyProcessing(Section):
+    """What a report states of this institution's processing of personal data: in its own words, checked by nobody."""
+
+    responsibility: str = Field(default="", max_length=500, description='as "controller", and who that is')
+    legal_basis: str = Field(default="", max_length=500, description="on which the rows may be used for training")
+    purpose: str = Field(default="", max_length=500, description="of the training")
+    data_categories: str = Field(default="", max_length=500, description="of data and of persons")
+    retention: str = Field(default="", max_length=500, description="of ledger, log and model, and until when")
+
+
 class InstitutionPolicy(Section):
     """The whole file."""
 
@@ -113,6 +124,7 @@ class InstitutionPolicy(Section):
     datasets: tuple[PolicyDataset, ...] = Field(min_length=1)
     allow: PolicyAllow
     release: PolicyRelease = PolicyRelease()
+    processing: PolicyProcessing = PolicyProcessing()
 
     @model_validator(mode="after")
     def _consistent(self) -> InstitutionPolicy:
@@ -147,6 +159,18 @@ def parse_policy(body: Mapping[str, Any], *, folder: Path) -> InstitutionPolicy:
         return InstitutionPolicy.model_validate(frozen(resolved), strict=True)
     except ValidationError as error:
         raise as_config_error(error, body, InstitutionPolicy) from None
+
+
+def read_shown_policy(path: Path) -> tuple[InstitutionPolicy, str]:
+    """A copy of a policy that an institution shows an auditor, whoever may write it, and its SHA-256.
+
+    Raises ConfigError as load_policy, but for the file's mode.
+    """
+    try:
+        body = read_toml(path, kind="a policy", otherwise="ask the institution for a copy")
+        return parse_policy(body, folder=path.parent), hashlib.sha256(path.read_bytes()).hexdigest()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def policy_template(name: str, federation: str, coordinator: str, values: Mapping[str, Any] | None = None) -> str:

@@ -63,6 +63,22 @@ def epsilon_curve(events: Sequence[PrivacyEvent], deltas: Sequence[float]) -> li
     return [_epsilon_at(events, delta) for delta in deltas]
 
 
+def delta_curve(events: Sequence[PrivacyEvent], epsilons: Sequence[float]) -> list[float]:
+    """The deltas that all ``events`` on one data set amount to at these epsilons, each at most 1.
+
+    Guarantee: upper bounds, as ``epsilon_of``; where that is infinite whatever delta is, they are 1.
+    """
+    paid = _paid(events)
+    mechanisms = None if paid is None else _merged(paid)
+    interval = _interval(mechanisms) if mechanisms else 0.0
+    if paid is None or mechanisms is None or interval >= 0.1:
+        return [1.0] * len(epsilons)
+    found = _composition(mechanisms, interval, 1.0).get_delta_for_epsilon(list(epsilons)) if mechanisms else 0.0
+    gap = _gap(paid)
+    deltas = np.broadcast_to(np.asarray(found, dtype=np.float64), (len(epsilons),))
+    return [min(1.0, float(d) + (1 + math.exp(min(e, 700.0))) * gap) for e, d in zip(epsilons, deltas, strict=True)]
+
+
 def calibrate(
     *, epsilon: float, delta: float, sampling_rate: float, steps: int, other: Sequence[PrivacyEvent] = ()
 ) -> float:
@@ -145,8 +161,8 @@ def is_more_noise_than_calibrated(
 
 def _epsilon_at(events: Sequence[PrivacyEvent], delta: float, coarser: float = 1.0) -> float:
     _require_probability(delta)
-    paid = [event for event in events if not isinstance(event, DataIndependentRelease)]
-    if any(isinstance(event, UnprotectedRelease) or event.noise_multiplier < 1 / TICKS_PER_UNIT for event in paid):
+    paid = _paid(events)
+    if paid is None:
         return math.inf
     mechanisms = _merged(paid)
     if not mechanisms:
@@ -154,8 +170,19 @@ def _epsilon_at(events: Sequence[PrivacyEvent], delta: float, coarser: float = 1
     interval = _interval(mechanisms)
     if interval >= 0.1:
         return math.inf
-    gap = math.fsum(event.steps * event.gap for event in paid if isinstance(event, DistributedStep))
-    return widened(lambda left: _epsilon(mechanisms, left, interval, coarser), float(delta), gap)
+    return widened(lambda left: _epsilon(mechanisms, left, interval, coarser), float(delta), _gap(paid))
+
+
+def _paid(events: Sequence[PrivacyEvent]) -> Sequence[PrivacyEvent] | None:
+    """Without those that cost nothing; None where one has no guarantee."""
+    paid = [event for event in events if not isinstance(event, DataIndependentRelease)]
+    if any(isinstance(event, UnprotectedRelease) or event.noise_multiplier < 1 / TICKS_PER_UNIT for event in paid):
+        return None
+    return paid
+
+
+def _gap(events: Sequence[PrivacyEvent]) -> float:
+    return math.fsum(event.steps * event.gap for event in events if isinstance(event, DistributedStep))
 
 
 def library_rdp(counts: Sequence[tuple[float, float, int]], orders: Sequence[int]) -> Callable[[float], float]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from fedft.records.log import HEAD, LOG
 
-REPORT = "report.html"
+REPORTS = ("report.html", "report.json", "report.pdf")
+"""Made from the folder, whenever someone asks: what they say can be computed again."""
 KEY = "identity.key"
 """A private key of a simulated coordinator or institution; it is deleted when the run has ended."""
 GROWING = frozenset({"log.txt", "events.jsonl"})
 """Names of files that may be appended to after the run has ended."""
-_LEFT_OUT = frozenset({LOG, HEAD, REPORT})
+_LEFT_OUT = frozenset({LOG, HEAD, *REPORTS})
 
 
 def coverable(folder: Path) -> Iterator[Path]:

@@ -1,28 +1,32 @@
-"""The parts of a report that speak of protection: what was promised to whom, and what no promise covers."""
+"""Part 2: what was promised to whom, in a sentence, and what that means for an attacker."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from fedft.audit.accounts import TOLERANCE
-from fedft.audit.folder import Body, Run, number, pick
+from fedft.audit.accounts import TOLERANCE, Account
+from fedft.audit.folder import Body, Run, dataset_of, number, pick
+from fedft.audit.spending import events_of, is_unprotected
+from fedft.privacy.accountant import delta_curve, epsilon_curve
+from fedft.privacy.events import PrivacyEvent
+from fedft.privacy.tradeoff import largest_tpr
 from fedft.report import masking
-from fedft.report.budget import disagreements
-from fedft.report.page import as_epsilon, bullets, cell, marked, paragraph, section, table
-from fedft.report.words import account_text, institutions, unit_of
+from fedft.report.facts import Guarantee, Guarantees
+from fedft.report.form import Document
+from fedft.report.page import as_epsilon, as_percent, as_text, cell, figure, figures, marked, paragraph, section, table
+from fedft.report.sources import Sources
+from fedft.report.svg import Series, line_plot
+from fedft.report.words import cap_of, institutions, unit_of
 
-_HEAD = (
-    "Institution",
-    "ε spent",
-    "ε cap",
-    "δ",
-    "Noise multiplier",
-    "Clip norm",
-    "Sampling rate",
-    "Planned steps",
-    "Units",
-)
-_ALONE = "ε if masks fail"
+TITLE = "The guarantee"
+RATES = (0.001, 0.01)
+"""False positive rates at which an attacker's success is bounded."""
+
+_EXPONENTS = tuple(range(3, 9))
+_FINE = tuple(k / 20 for k in range(241))
+"""Epsilons at which the curve bounds an attacker: 0 to 12."""
+
 _OFF = (
     'Nothing is protected in this run: privacy.mode is "off". Whoever sees an update, or the trained model, may learn '
     "what is in the rows it was trained on. No epsilon can be stated."
@@ -32,111 +36,267 @@ _CUT = "The last line of metrics.jsonl is incomplete and left out: its writing w
 _MEANING = """
 For any one {unit}, and any set S of things an institution may send over all rounds: P[S with the {unit}] ≤ exp(ε) · P[S
 without] + δ, and the same the other way round. Epsilon covers everything in the institution's ledger for this data set,
-composed by privacy loss distributions, and is rounded up.
+over all runs, composed by privacy loss distributions, and is rounded up.
 """
-_LIMITS = """
-Set sizes: the number of {unit}s at an institution is treated as public. It sets the sampling rate and the noise, and
-is in this report.
-
-A {unit} with rows at several institutions: each promise holds by itself, and together the epsilons and deltas add up.
-
-What many {unit}s have in common. Differential privacy hides one {unit}, not what is true of a group; a text that stands
-under two {unit}s is protected as two.
-
-The chance δ. It is below one in the number of {unit}s, and it is still a chance.
-
-Which institutions take part, and which rounds they answer.
-
-Timing: how long an answer takes depends on the rows that were drawn.
-
-Refusals: a word such as "data" or "budget-exhausted" can depend on records or on earlier runs.
-
-The labels, the evaluation rows and the reference rows: they are treated as public.
-
-Settings that were chosen by looking at results on private rows: such trials are runs of their own, and count only where
-they are in the same ledger.
+_ATTACKER = """
+Someone who knows all other rows, and guesses from everything that left whether one {unit}'s data was used: if at most
+the stated share of {unit}s whose data was not used is accused, at most this share of those whose data was used is
+found. The bound is computed from the whole curve, and holds whatever the attacker knows besides.
 """
-_SIMULATED = "This was a simulation: all institutions' rows were on one machine, in the hands of whoever ran it."
+_NOT_GIVEN = "Its ledger was not given: what it has spent is not known here, and fedft ledger show says it there."
 
 
-def alarms(run: Run) -> str:
+def facts(sources: Sources) -> Guarantees:
+    run = sources.run
+    accounts = [_of_account(sources, account) for account in sources.recomputed.accounts]
+    seen = {found["institution"] for found in accounts}
+    missing = [_without_ledger(run, name) for name in sources.institutions if name not in seen]
+    return {
+        "relation": f"add or remove one {unit_of(run)}",
+        "trust_model": masking.trust(run),
+        "released": _released(run),
+        "institutions": [*accounts, *missing],
+    }
+
+
+def _released(run: Run) -> str:
+    if run.shares_noise:
+        what = "the clipped sum of gradients of each round with a share of the noise, masked"
+    else:
+        what = f"the update of each round, {'without noise' if run.is_unprotected else 'noised'}"
+    return f"{what}; nothing of metrics, losses or counts. The coordinator's figures are of its own public rows."
+
+
+def _of_account(sources: Sources, account: Account) -> Guarantee:
+    run, spending = sources.run, sources.recomputed.ledgers[account.institution]
+    events = events_of(spending.on(account.dataset))
+    own = any(charge.run == run.config.get("run") for charge in spending.on(account.dataset))
+    infinite = account.epsilon is not None and math.isinf(account.epsilon)
+    unit = account.units[-1] if account.units and account.units[-1] else "record"
+    curve, bounds = _curve(events, account.delta)
+    found: Guarantee = {
+        "institution": account.institution,
+        "dataset": account.dataset,
+        "of_this_run": own,
+        "protected": account.epsilon is not None and not infinite,
+        "epsilon": None if infinite else account.epsilon,
+        "epsilon_infinite": infinite,
+        "stated": number(institutions(run).get(account.institution, {}).get("epsilon")) if own else None,
+        "asked": None,
+        "cap": account.cap,
+        "delta": account.delta,
+        "unit": unit,
+        "units": list(account.sizes),
+        "fingerprints": list(account.fingerprints),
+        "runs": [one.run for one in account.runs],
+        "prv": None if account.prv is None else list(account.prv),
+        "rdp": account.rdp,
+        "without_masks": _finite(account.without_masks),
+        "least_honest": account.least_honest,
+        "curve": [{"delta": delta, "epsilon": _finite(epsilon)} for delta, epsilon in curve],
+        "attack_bounds": [{"fpr": rate, "tpr": tpr} for rate, tpr in bounds],
+        "sentence": "",
+    }
+    return {**found, "sentence": _sentence(found)}
+
+
+def _curve(
+    events: Sequence[PrivacyEvent], delta: float | None
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """(delta, epsilon) pairs to be shown, and (false, true positive rate) bounds."""
+    if delta is None or any(map(is_unprotected, events)):
+        return [], []
+    shown = sorted({delta, *(10.0**-k for k in _EXPONENTS)}, reverse=True)
+    curve = list(zip(shown, epsilon_curve(events, shown), strict=True))
+    pairs = [*zip(_FINE, delta_curve(events, _FINE), strict=True), *((epsilon, at) for at, epsilon in curve)]
+    return curve, [(rate, largest_tpr(pairs, rate)) for rate in RATES]
+
+
+def _without_ledger(run: Run, name: str) -> Guarantee:
+    stated = institutions(run).get(name, {})
+    found: Guarantee = {
+        "institution": name,
+        "dataset": dataset_of(run.config, name) if not run.is_elsewhere else "",
+        "of_this_run": True,
+        "protected": False,
+        "epsilon": None,
+        "epsilon_infinite": False,
+        "asked": None
+        if run.is_unprotected
+        else number(stated.get("epsilon_asked", pick(run.config, "privacy.epsilon"))),
+        "stated": number(stated.get("epsilon")),
+        "cap": cap_of(run, name),
+        "delta": number(stated.get("delta", pick(run.config, "privacy.delta"))),
+        "unit": unit_of(run),
+        "units": [],
+        "fingerprints": [],
+        "runs": [],
+        "prv": None,
+        "rdp": None,
+        "without_masks": number(stated.get("local_epsilon")),
+        "least_honest": None,
+        "curve": [],
+        "attack_bounds": [],
+        "sentence": "",
+    }
+    return {**found, "sentence": _sentence(found)}
+
+
+def _sentence(found: Guarantee) -> str:
+    name, unit, asked = found["institution"], found["unit"], found["asked"]
+    if found["epsilon_infinite"]:
+        return f"{name}: none. Data set {found['dataset']} had an update leave without noise."
+    if found["epsilon"] is None:
+        if asked is None:
+            return f"{name}: none can be stated. {_NOT_GIVEN}"
+        budget = f"ε = {as_epsilon(asked)}, δ = {as_text(found['delta'])}"
+        return f"{name}: asked to stay within {budget} in this run. {_NOT_GIVEN}"
+    text = (
+        f"{name}: everything that left data set {found['dataset']} in {len(found['runs'])} "
+        f"run{'s' if len(found['runs']) != 1 else ''} is, together, ({as_epsilon(found['epsilon'])}, "
+        f"{as_text(found['delta'])})-differentially private for each {unit}, under adding or removing one"
+    )
+    if found["least_honest"] is not None:
+        alone = found["without_masks"]
+        text += (
+            f", as long as every sum that was formed has {found['least_honest']} honest institutions or more in it; "
+            f"without secure aggregation it would be ε = {'infinite' if alone is None else as_epsilon(alone)}"
+        )
+    return f"{text}."
+
+
+def alarms(document: Document, run: Run) -> str:
     """What must not be overlooked, in red, before anything else."""
     words = []
+    verification = document["verification"]
+    if verification is not None and verification["mismatch"] is not None:
+        mismatch = verification["mismatch"]
+        words.append(
+            f"The run's records do not hold: {mismatch['where']}: expected {mismatch['expected']}, found "
+            f"{mismatch['found']}."
+        )
     if run.is_unprotected:
         words.append(_OFF if pick(run.config, "privacy.mode") == "off" else _UNKNOWN)
     for name, body in institutions(run).items():
-        if _is_infinite(body):
-            words.append(f"{name} made an unprotected release: its epsilon is infinite.")
-        elif _is_over(body):
-            spent, cap = (as_epsilon(float(body[key])) for key in ("epsilon", "cap"))
-            words.append(f"{name} has spent more than its cap: {spent} of {cap}.")
+        words += _over(name, body)
     words += [
-        f"The ledger of {view.institution} cannot be trusted: {view.problem}." for view in run.ledgers if view.problem
+        f"{finding['where']}: {finding['text']}."
+        for finding in document["recomputation"]["findings"]
+        if finding["kind"] == "claim"
     ]
-    words += disagreements(run)
     return "".join(paragraph(word, "alarm") for word in [*words, *([_CUT] if run.cut_line else [])])
 
 
-def guarantee(run: Run) -> str:
-    """The table of guarantees and the words that give the figures a meaning."""
-    title = "Guarantee for each institution"
+def _over(name: str, body: Body) -> list[str]:
+    spent, cap = body.get("epsilon"), number(body.get("cap"))
+    if isinstance(spent, float) and math.isinf(spent):
+        return [f"{name} made an unprotected release: its epsilon is infinite."]
+    if isinstance(spent, int | float) and cap is not None and spent > cap + TOLERANCE:
+        return [f"{name} has spent more than its cap: {as_epsilon(float(spent))} of {as_epsilon(cap)}."]
+    return []
+
+
+_HEAD = (
+    "Institution",
+    "Data set",
+    "ε, all runs",
+    "Cap",
+    "δ",
+    "Units",
+    "PRV says",
+    "RDP, at most",
+    "The run states",
+    "Runs",
+)
+
+
+def view(document: Document, run: Run) -> str:
+    """A sentence for each institution, the table behind it, the curves, and what they mean."""
+    found = document["parts"]["guarantees"]
     if run.is_unprotected:
-        rows = [
-            [cell(name), marked("none", "bad"), cell(body.get("units"))] for name, body in institutions(run).items()
-        ]
         return section(
-            title,
+            TITLE,
             paragraph("None. Updates left as they were trained, without noise.", "bad"),
-            table(("Institution", "Guarantee", "Units"), rows, numeric=(2,)),
-            paragraph(masking.trust(run)),
+            *(paragraph(one["sentence"]) for one in found["institutions"]),
+            paragraph(found["trust_model"]),
+            number=2,
         )
     unit, column = unit_of(run), pick(run.config, "data.unit")
     what = f'all rows with the same value in column "{column}"' if column else "one row of the data set"
-    head = (*_HEAD, _ALONE) if run.shares_noise else _HEAD
-    rows = [_row(name, body) + ([_alone(body)] if run.shares_noise else []) for name, body in institutions(run).items()]
+    head = (*_HEAD, "ε if masks fail") if run.shares_noise else _HEAD
+    rows = [_row(document, i, run) for i in range(len(found["institutions"]))]
     return section(
-        title,
-        table(head, rows, numeric=range(1, len(head))),
-        paragraph(f"Privacy unit: the {unit}, that is {what}. Neighbouring relation: add or remove one {unit}."),
-        paragraph(_MEANING.format(unit=unit)),
-        paragraph(masking.trust(run)),
+        TITLE,
+        *(paragraph(one["sentence"]) for one in found["institutions"]),
+        table(head, rows, numeric=range(2, len(head))),
+        paragraph(f"Privacy unit: the {unit}, that is {what}. Neighbouring relation: {found['relation']}."),
+        paragraph(" ".join(_MEANING.format(unit=unit).split())),
+        paragraph(found["trust_model"]),
+        paragraph(f"Released: {found['released']}"),
+        _attackers(document, unit),
+        _curves(document),
+        number=2,
     )
 
 
-def not_protected(run: Run) -> str:
-    """The limits of the promise, in words for whoever signs for it."""
-    title = "What is not protected"
-    if run.is_unprotected:
-        return section(title, paragraph("Everything: privacy was off in this run.", "bad"))
-    limits = [" ".join(limit.split()) for limit in _LIMITS.format(unit=unit_of(run)).split("\n\n")]
-    simulated = run.summary.get("engine") is not None and not run.is_elsewhere
-    return section(title, bullets([*limits, *([_SIMULATED] if simulated else [])]))
-
-
-def _row(name: str, body: Body) -> list[str]:
-    cap = number(body.get("cap"))
-    figures = [number(body.get(key)) for key in ("delta", "noise_multiplier", "clip_norm", "sampling_rate")]
+def _row(document: Document, i: int, run: Run) -> list[str]:
+    one, at = document["parts"]["guarantees"]["institutions"][i], f"/parts/guarantees/institutions/{i}"
+    prv = figures(document, f"{at}/prv", len(one["prv"] or ()), "epsilon", " to ")
+    epsilon = marked("infinite", "bad") if one["epsilon_infinite"] else figure(document, f"{at}/epsilon", "epsilon")
     return [
-        cell(name),
-        marked(account_text(body).removeprefix("ε = "), "bad" if _is_infinite(body) or _is_over(body) else ""),
-        cell(None if cap is None else as_epsilon(cap)),
-        *(cell(figure) for figure in figures),
-        cell(body.get("steps")),
-        cell(body.get("units")),
+        cell(one["institution"]),
+        cell(one["dataset"] or None),
+        epsilon,
+        figure(document, f"{at}/cap", "epsilon"),
+        figure(document, f"{at}/delta"),
+        cell(", ".join(map(as_text, one["units"])) or None),
+        prv,
+        figure(document, f"{at}/rdp", "epsilon"),
+        figure(document, f"{at}/stated", "epsilon"),
+        cell(len(one["runs"]) or None),
+        *([figure(document, f"{at}/without_masks", "epsilon")] if run.shares_noise else []),
     ]
 
 
-def _alone(body: Body) -> str:
-    """ε of what this institution sent, with its own share of the noise and nobody else's."""
-    found = number(body.get("local_epsilon"))
-    return cell(None if found is None else as_epsilon(found))
+def _attackers(document: Document, unit: str) -> str:
+    head = ("Institution", "Data set", *(f"found, of {as_percent(rate)} wrongly accused" for rate in RATES))
+    rows = [
+        [
+            cell(one["institution"]),
+            cell(one["dataset"]),
+            *(
+                figure(document, f"/parts/guarantees/institutions/{i}/attack_bounds/{j}/tpr", "percent")
+                for j in range(len(RATES))
+            ),
+        ]
+        for i, one in enumerate(document["parts"]["guarantees"]["institutions"])
+        if one["attack_bounds"]
+    ]
+    if not rows:
+        return ""
+    return (
+        "<h3>What it means for an attacker</h3>"
+        + table(head, rows, numeric=range(2, len(head)))
+        + paragraph(" ".join(_ATTACKER.format(unit=unit).split()), "note")
+    )
 
 
-def _is_infinite(body: Body) -> bool:
-    spent = body.get("epsilon")
-    return isinstance(spent, float) and math.isinf(spent)
+def _curves(document: Document) -> str:
+    """Epsilon against delta, in powers of ten."""
+    lines = [
+        Series(
+            one["institution"] if one["dataset"] == one["institution"] else f"{one['institution']}: {one['dataset']}",
+            tuple((math.log10(p["delta"]), p["epsilon"]) for p in reversed(one["curve"]) if p["epsilon"] is not None),
+            i % 6,
+        )
+        for i, one in enumerate(document["parts"]["guarantees"]["institutions"])
+        if one["curve"]
+    ]
+    if not lines:
+        return ""
+    plot = line_plot(lines, title="ε at other δ", x_label="log10 of δ", format_y=as_text, from_zero=True)
+    return f'<div class="grid2">{plot}</div>'
 
 
-def _is_over(body: Body) -> bool:
-    spent, cap = number(body.get("epsilon")), number(body.get("cap"))
-    return spent is not None and cap is not None and spent > cap + TOLERANCE
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

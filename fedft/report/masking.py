@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedft.audit.folder import Body, Run, number, part, pick
 from fedft.errors import ConfigError
-from fedft.report.page import as_bytes, as_duration, cell, paragraph, section, table
+from fedft.report.page import as_bytes, as_duration, cell, paragraph, subsection, table
 from fedft.secagg.graph import colluders, shape_for
 
 _HEAD = ("Round", "Cohort", "Needed", "In the sum", "Dropped", "Revealed no shares", "Lied", "Shares", "Coordinator")
@@ -61,7 +61,7 @@ def masking(run: Run) -> str:
     rows = [_row(record, found) for record in run.rounds if (found := part(record, "secure_aggregation"))]
     if not rows:
         return ""
-    return section(
+    return subsection(
         "Secure aggregation",
         table(_HEAD, rows, numeric=(0, 1, 2, 3, 7, 8)),
         paragraph(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from typing import Any, Final
 
 _SPACE, _THIN_SPACE = "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -32,7 +33,8 @@ font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;o
 header{{border-bottom:2px solid var(--ink);padding-bottom:.8rem;margin-bottom:1.2rem}}
 h1{{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}}
 h2{{font-size:1.2rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--rule);break-after:avoid}}
-h3{{font-size:1rem;margin:1.2rem 0 .4rem;break-after:avoid}}
+h3{{font-size:1.05rem;margin:1.6rem 0 .4rem;break-after:avoid}}
+h4{{font-size:.95rem;margin:1rem 0 .3rem;break-after:avoid}} .sign td,.sign th{{height:2.6rem;min-width:9rem}}
 p{{margin:.5rem 0;max-width:46rem}} ul{{max-width:46rem;padding-left:1.2rem}} li{{margin:.35rem 0}}
 a{{color:var(--s0)}}
 .meta,.note,.none{{color:var(--soft);font-size:.9rem}} .lead{{font-size:1.12rem;line-height:1.5;max-width:54rem}}
@@ -97,10 +99,33 @@ def page(title: str, body: str) -> str:
     )
 
 
-def section(title: str, *parts: str) -> str:
-    """``parts`` are HTML; a section without any is left out."""
+def section(title: str, *parts: str, number: int | None = None) -> str:
+    """``parts`` are HTML; a section without any is left out. number: of a part that others link to."""
     content = "".join(parts)
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>\n" if content else ""
+    anchor, before = ("", "") if number is None else (f' id="part-{number}"', f"{number}. ")
+    return f"<section{anchor}>\n<h2>{before}{escape(title)}</h2>\n{content}\n</section>\n" if content else ""
+
+
+def subsection(title: str, *parts: str) -> str:
+    """Within a section; one without ``parts`` is left out."""
+    content = "".join(parts)
+    return f"<h3>{escape(title)}</h3>\n{content}\n" if content else ""
+
+
+def figure(document: Mapping[str, Any], pointer: str, form: str = "number") -> str:
+    """A value of the document, with its JSON Pointer (RFC 6901) beside it: a page can be compared with its JSON.
+
+    form: which of FORMS writes it.
+    """
+    value: Any = document
+    for step in pointer.split("/")[1:]:
+        value = value[int(step) if isinstance(value, list) else step.replace("~1", "/").replace("~0", "~")]
+    return f'<span data-at="{escape(pointer)}" data-as="{form}">{escape(FORMS[form](value))}</span>'
+
+
+def figures(document: Mapping[str, Any], pointer: str, count: int, form: str = "number", between: str = ", ") -> str:
+    """The ``count`` values of a list; a dash for none."""
+    return between.join(figure(document, f"{pointer}/{i}", form) for i in range(count)) or cell(None)
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -202,3 +227,16 @@ def _class(kind: str) -> str:
 
 def _right(column: int, numeric: Sequence[int]) -> str:
     return ' class="n"' if column in numeric else ""
+
+
+def _or_dash(form: Callable[[float], str]) -> Callable[[Any], str]:
+    return lambda value: as_text(None) if value is None else form(float(value))
+
+
+FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "number": as_text,
+    "epsilon": _or_dash(as_epsilon),
+    "percent": _or_dash(as_percent),
+    "bytes": _or_dash(as_bytes),
+}
+"""How a figure is written, by name; None is a dash."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from fedft.audit.folder import Body, Run, number, part
-from fedft.report.page import capitalized, cell, marked, paragraph, section, table
+from fedft.report.page import capitalized, cell, marked, paragraph, subsection, table
 from fedft.report.svg import COLOURS, Band, Series, line_plot
 from fedft.report.words import SHARES, axis_text, metric_name, metric_text
 
@@ -27,9 +27,9 @@ def quality(run: Run) -> str:
     else:
         figures = _figures(run, metrics_of(run, "evaluation"), _evaluated, "", mark)
     if not figures:
-        return section("Quality per round", paragraph("Nothing was evaluated.", "note"))
+        return subsection("Quality per round", paragraph("Nothing was evaluated.", "note"))
     intro = "Measured by the coordinator on its own public rows. Round 0 is the adapter before training."
-    return section("Quality per round", paragraph(intro, "note"), f'<div class="grid2">{"".join(figures)}</div>')
+    return subsection("Quality per round", paragraph(intro, "note"), f'<div class="grid2">{"".join(figures)}</div>')
 
 
 def forgotten(run: Run) -> str:
@@ -44,7 +44,7 @@ def forgotten(run: Run) -> str:
     ]
     if not figures and not rows:
         return ""
-    return section(
+    return subsection(
         "Forgetting",
         paragraph(_CONVENTION, "note"),
         table(("What", f"Forgetting ({metric_name(metric)})", ""), rows, numeric=(1,)),

@@ -1,4 +1,4 @@
-"""The parts of a report that say what happened: outcome, who took part, traffic, configuration, evidence."""
+"""The parts of a report that say what happened: outcome, who took part, traffic, configuration, files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fedft.report.page import (
     marked,
     paragraph,
     section,
+    subsection,
     table,
     tiles,
 )
@@ -108,7 +109,7 @@ def participation(run: Run) -> str:
     chunks = [rounds[start : start + ROUNDS_PER_GRID] for start in range(0, len(rounds), ROUNDS_PER_GRID)]
     without = [int(number(record.get("round")) or 0) for record in rounds if record.get("quorum") is False]
     legend = "● update accepted · ✕ refused, or not accepted · – no answer · blank: not asked"
-    return section(
+    return subsection(
         "Who answered",
         paragraph(legend, "note"),
         *(_grid(names, chunk) for chunk in chunks),
@@ -135,7 +136,7 @@ def traffic_and_time(run: Run) -> str:
         words += f" {as_percent(outside)} of the rounds' time was spent outside local training."
     plots = bar_plot(stacks, categories=numbers, title="Bytes per round", format_y=as_bytes)
     plots += bar_plot(times, categories=numbers, title="Seconds per round", format_y=as_number)
-    return section("Traffic and time", paragraph(words), f'<div class="grid2">{plots}</div>')
+    return subsection("Traffic and time", paragraph(words), f'<div class="grid2">{plots}</div>')
 
 
 def configuration(config: Body) -> str:
@@ -170,11 +171,11 @@ def rounds_table(run: Run) -> str:
     return section("Figures per round", table(head, rows, numeric=[i for i, name in enumerate(head) if name != "Task"]))
 
 
-def evidence(run: Run) -> str:
+def files(digests: Mapping[str, str]) -> str:
     """SHA-256 of what this page was made from, and of the adapter."""
-    rows = [[cell(name), f"<code>{escape(digest)}</code>"] for name, digest in run.digests.items()]
+    rows = [[cell(name), f"<code>{escape(digest)}</code>"] for name, digest in digests.items()]
     intro = "This page was made from these files of the run's folder."
-    return section("Evidence", paragraph(intro, "note"), table(("File", "SHA-256"), rows)) if rows else ""
+    return section("Files", paragraph(intro, "note"), table(("File", "SHA-256"), rows)) if rows else ""
 
 
 def traffic(run: Run) -> tuple[float, float]:
@@ -195,7 +196,7 @@ def _refusals(rounds: Sequence[Body]) -> str:
         [cell(name), cell(_ranges(said)), cell(reason), cell(_MEANING.get(reason, "–"))]
         for (name, reason), said in found.items()
     ]
-    return "<h3>Refusals</h3>" + table(("Institution", "Rounds", "Word", "Meaning"), rows) if rows else ""
+    return "<h4>Refusals</h4>" + table(("Institution", "Rounds", "Word", "Meaning"), rows) if rows else ""
 
 
 def _ranges(numbers: Sequence[int]) -> str:

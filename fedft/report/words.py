@@ -156,3 +156,35 @@ def _listed(words: Sequence[str]) -> str:
     shown = words[:_NAMES_IN_A_SENTENCE]
     rest = len(words) - len(shown)
     return ", ".join(shown) + (f" and {rest} others" if rest else "")
+
+
+def header(run: Run) -> str:
+    engine, name = run.summary.get("engine"), run.config.get("run") or run.summary.get("run")
+    state = _state(run)
+    facts = [
+        f"run {name}" if name else "",
+        f"fedft {run.config.get('fedft_version') or 'of unknown version'}",
+        _played(engine),
+        state,
+    ]
+    line = " · ".join(fact for fact in facts if fact)
+    return f"<header><h1>{escape(title(run))}</h1>{paragraph(line, 'meta')}</header>"
+
+
+def _state(run: Run) -> str:
+    if not run.summary:
+        return "not finished: there is no summary.json"
+    stopped = run.summary.get("stopped_early")
+    words = {"patience": "nothing got better any more", "budgets-spent": "no institution had budget left"}
+    return f"stopped early: {words.get(str(stopped), str(stopped))}" if stopped else ""
+
+
+def title(run: Run) -> str:
+    name = pick(run.config, "federation.name") or run.summary.get("name") or run.folder.name
+    return f"Federated fine-tuning report: {name}"
+
+
+def _played(engine: object) -> str:
+    if not engine:
+        return ""
+    return "across organisations" if engine == "superlink" else f"simulated on one machine, engine {engine}"

@@ -27,7 +27,9 @@ from fedft.ledger.entries import Intent
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
 from fedft.privacy.accountant import epsilon_of, require_budget_for, require_delta
+from fedft.privacy.discrete_gaussian import sample_discrete_gaussian
 from fedft.privacy.events import DpSgdRound, PrivacyEvent, UnprotectedRelease
+from fedft.privacy.noise import gaussian
 from fedft.randomness import SecureStream, reproducible_rng, secure_bytes
 from fedft.rounds.evidence import evidence_of
 from fedft.rounds.member import Masked, Member, require_masking, stored_upload
@@ -36,7 +38,7 @@ from fedft.rounds.terms import Guarantee, Masking, TrainingTerms
 from fedft.secagg.encoding import Words
 from fedft.training.local import LocalPlan, Mechanism, Penalty, Uniform, sum_gradients, train_locally
 from fedft.training.schedule import learning_rates
-from fedft.training.self_test import require_private
+from fedft.training.self_test import SelfTest, require_private
 from fedft.types import AdapterVector, InstitutionId
 from fedft.update.release import UPDATE_PURPOSE, Refusal, refusal_for, release_update
 
@@ -94,7 +96,7 @@ class Institution:
         self.terms, self.guarantee, self.seed, self.about = terms, guarantee, seed, about
         self.training_seconds = 0.0
         self._consolidator, self._on_step, self._note, self._masking = consolidator, on_step, note, masking
-        self._tested: set[tuple[str, ...]] = set()
+        self._tested: dict[tuple[str, ...], SelfTest] = {}
         self._learning_rates(start=0, steps=1, total=1)  # options that a schedule does not take: before any charge
 
     def answer(self, request: RoundRequest) -> bytes | Refusal:
@@ -151,8 +153,12 @@ class Institution:
             dataset=self.dataset,
             plan_digest=plan.digest,
             event=event,
-            evidence={**evidence_of(self, data), **more},
+            evidence={**evidence_of(self, data), **self._self_test(plan), **more},
         )
+
+    def _self_test(self, plan: RoundPlan) -> Mapping[str, float]:
+        found = self._tested.get(plan.roles)
+        return {} if found is None else found.as_evidence()
 
     def _answer(self, request: RoundRequest) -> bytes:
         plan = request.plan
@@ -206,8 +212,8 @@ class Institution:
         require_delta(self.guarantee.delta, data.unit_count)
         if plan.roles not in self._tested:
             self.model.write_vector(request.adapter)  # not what an earlier training left
-            require_private(self.model, plan.roles)
-            self._tested.add(plan.roles)
+            draw = gaussian if masked is None or masked.noise is None else sample_discrete_gaussian
+            self._tested[plan.roles] = require_private(self.model, plan.roles, draw=draw)
         if masked is not None and masked.noise is not None:
             self._require_one_step(plan, data)
             return masked.noise.event()

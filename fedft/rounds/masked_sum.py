@@ -118,16 +118,16 @@ class MaskedRounds:
         if not self._state.keys:
             self._complete()
         names = sorted(self.members)
-        code = self.terms.code({name: self._weights.get(name, 1.0) for name in names}, size=size)
+        scale = self.terms.code({name: self._weights.get(name, 1.0) for name in names}, size=size).scale
         context = RoundContext(
             run=self.setup,
             round=round_number,
             adapter_digest=adapter_digest,
             keys_digest=self._keys().digest,
-            limits=code.limits,
+            limits=scale.limits,
             size=size,
-            ring_bits=code.ring_bits,
-            fraction_bits=code.fraction_bits,
+            ring_bits=scale.ring_bits,
+            fraction_bits=scale.fraction_bits,
             threshold=self.terms.shape(len(names)).threshold,
         )
         if self._state.asked < round_number:

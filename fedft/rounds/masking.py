@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,40 +18,16 @@ MOST_FRACTION_BITS = 40
 """More would be finer than what a plain sum keeps (update/encoding.py)."""
 
 
-class SumCode(Protocol):
-    """How a cohort's vectors become integers, and what their sum means. limits: largest |integer| of each member."""
-
-    @property
-    def ring_bits(self) -> int: ...
-    @property
-    def fraction_bits(self) -> int: ...
-    @property
-    def limits(self) -> Mapping[str, int]: ...
-    def mean(self, total: Integers, uploaded: Collection[str]) -> npt.NDArray[np.float64]:
-        """The update, (d,), that the coordinator's step takes."""
-
-
 @dataclass(frozen=True)
 class UpdateCode:
     """Of updates: their mean by public weights."""
 
-    fixed_point: FixedPoint
-
-    @property
-    def ring_bits(self) -> int:
-        return self.fixed_point.ring_bits
-
-    @property
-    def fraction_bits(self) -> int:
-        return self.fixed_point.fraction_bits
-
-    @property
-    def limits(self) -> Mapping[str, int]:
-        return self.fixed_point.limits
+    scale: FixedPoint
 
     def mean(self, total: Integers, uploaded: Collection[str]) -> npt.NDArray[np.float64]:
-        decoded = self.fixed_point.decode(total)
-        decoded /= sum(self.fixed_point.weights[name] for name in uploaded)
+        """The update, (d,), that the coordinator's step takes."""
+        decoded = self.scale.decode(total)
+        decoded /= sum(self.scale.weights[name] for name in uploaded)
         return decoded
 
 
@@ -63,25 +38,21 @@ class GradientCode:
     batch_size: expected units of a full data set, the public divisor of each institution's sum.
     """
 
-    plan: DistributedPlan
+    scale: DistributedPlan
     batch_size: int
 
-    @property
-    def ring_bits(self) -> int:
-        return self.plan.ring_bits
-
-    @property
-    def fraction_bits(self) -> int:
-        return self.plan.fraction_bits
-
-    @property
-    def limits(self) -> Mapping[str, int]:
-        return self.plan.limits
-
     def mean(self, total: Integers, uploaded: Collection[str]) -> npt.NDArray[np.float64]:
-        gradient = np.ldexp(total.astype(np.float64), -self.fraction_bits)
+        """As UpdateCode's."""
+        gradient = np.ldexp(total.astype(np.float64), -self.scale.fraction_bits)
         gradient /= -self.batch_size * len(uploaded)
         return gradient
+
+
+SumCode = UpdateCode | GradientCode
+"""How a cohort's vectors become integers, and what their sum means.
+
+scale: ring_bits, fraction_bits, and limits, the largest |integer| of each member.
+"""
 
 
 @dataclass(frozen=True)

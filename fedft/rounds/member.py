@@ -58,7 +58,7 @@ class Masked:
     @property
     def noise(self) -> DistributedPlan | None:
         """Where the update is a sum of gradients: the share of the noise that it gets."""
-        return self.code.plan if isinstance(self.code, GradientCode) else None
+        return self.code.scale if isinstance(self.code, GradientCode) else None
 
     @property
     def evidence(self) -> dict[str, str | int]:
@@ -122,7 +122,7 @@ class Member:
                 raise ConfigError(f"expected a masked round of the plan's own {what}, found another: plan it anew")
         if self.name not in context.limits or not set(context.cohort) <= set(plan.cohort):
             raise ConfigError("expected to mask with this institution among the plan's cohort, found others: plan anew")
-        if code.limits[self.name] != context.limits[self.name]:
+        if code.scale.limits[self.name] != context.limits[self.name]:
             raise ConfigError(
                 "expected the limit that this institution's weight, range and scale come to, found another: use the "
                 "coordinator's [secure_aggregation], [privacy] and aggregation.weights"
@@ -143,7 +143,7 @@ class Member:
         """
         if not isinstance(masked.code, UpdateCode):
             raise ConfigError("expected a round of updates, found one of gradients with shares of noise: plan it anew")
-        point = masked.code.fixed_point
+        point = masked.code.scale
         with self._timed():
             payload = release_masked(
                 delta,

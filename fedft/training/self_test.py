@@ -1,13 +1,17 @@
 """The start-up self-test of private training, on made-up tokens: no record is touched.
 
-It compares the per-example gradients that will be clipped with autograd, one row at a time, in a batch of rows of
-unequal length. It fails when a layer has no per-example gradient, when rows influence each other (a loss averaged over
-the batch's tokens, batch statistics), or when hooks hold parameters that the model does not use.
+- Gradients: those per example that will be clipped, against autograd, one row at a time, in a batch of rows of unequal
+  length. Fails when a layer has no per-example gradient, when rows influence each other (a loss averaged over the
+  batch's tokens, batch statistics), or when hooks hold parameters that the model does not use.
+- Sensitivity: the sum of these gradients, clipped, with one of them and without.
+- Noise: the deviation of many draws, against the one that was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +20,48 @@ from torch import Tensor, nn
 from fedft.data.formats import Batch, EncodedExample, collate
 from fedft.errors import NotPrivate
 from fedft.model.adapter import AdaptedModel, forbidden_for_dp
-from fedft.randomness import reproducible_rng
-from fedft.training.dp_sgd import per_row_gradients
+from fedft.privacy.noise import gaussian
+from fedft.randomness import SecureStream, reproducible_rng
+from fedft.training.dp_sgd import clip_unit_gradients, per_row_gradients
 from fedft.training.losses import per_example_loss
 from fedft.types import Role
 
 TOLERANCE = 1e-3
 """Largest relative difference, in L2 norm per row: float32 sums in another order stay below 1e-5."""
 
+ROOM = 1e-5
+"""What rounding in float32 may add to a clipped gradient's part of a sum, in clip norms."""
 
-def require_private(model: AdaptedModel, roles: Sequence[Role]) -> float:
-    """The largest relative difference found. Raises NotPrivate when training these roles cannot be private."""
+DRAWS, DEVIATION = 20_000, 50.0
+NOISE_TOLERANCE = 0.03
+"""Six standard errors of the deviation of DRAWS draws: fails by chance once in 500 million starts."""
+
+Draw = Callable[[SecureStream, int, float], Any]
+"""Stream, how many, deviation -> that many draws of noise."""
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """gradients: largest relative difference. sensitivity: largest change by one unit, in clip norms. noise: relative
+    error of the deviation. None of it depends on a record."""
+
+    gradients: float
+    sensitivity: float
+    noise: float
+
+    def as_evidence(self) -> dict[str, float]:
+        return {
+            "self_test_gradients": self.gradients,
+            "self_test_sensitivity": self.sensitivity,
+            "self_test_noise": self.noise,
+        }
+
+
+def require_private(model: AdaptedModel, roles: Sequence[Role], *, draw: Draw = gaussian) -> SelfTest:
+    """What the self-test found. draw: the noise that will be used.
+
+    Raises NotPrivate when training these roles cannot be private.
+    """
     names = forbidden_for_dp(model)
     if names:
         raise NotPrivate(
@@ -37,13 +72,15 @@ def require_private(model: AdaptedModel, roles: Sequence[Role]) -> float:
     probe = reproducible_rng(0, "self-test").normal(0.0, 0.05, model.layout.size).astype(np.float32)
     try:
         model.write_vector(kept + probe)
-        return _largest_difference(model, model.set_trainable(roles))
+        gradients, difference = _gradients(model, model.set_trainable(roles))
+        return SelfTest(difference, _sensitivity(gradients), _noise(draw))
     finally:
         model.write_vector(kept)
         model.train(was_training)
 
 
-def _largest_difference(model: AdaptedModel, parameters: list[nn.Parameter]) -> float:
+def _gradients(model: AdaptedModel, parameters: list[nn.Parameter]) -> tuple[list[Tensor], float]:
+    """Per row, and by how much they differ from autograd at most."""
     examples = _made_up_examples(model)
     dropout = _switch_dropout_off(model)
     model.train()
@@ -63,7 +100,37 @@ def _largest_difference(model: AdaptedModel, parameters: list[nn.Parameter]) -> 
             "other or the hooks hold other parameters; use a model without batch statistics, in float32, loaded on its "
             "device first"
         )
-    return worst
+    return together, worst
+
+
+def _sensitivity(gradients: list[Tensor]) -> float:
+    """Largest change of the clipped sum by one row, in clip norms; the norm is chosen so that every row is clipped."""
+    norms = torch.stack([g.float().flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()
+    clip_norm = float(norms.min()) / 2
+    whole, _ = clip_unit_gradients(gradients, clip_norm)
+    largest = 0.0
+    for row in range(len(norms)):
+        kept = [torch.cat([g[:row], g[row + 1 :]]) for g in gradients]
+        without, _ = clip_unit_gradients(kept, clip_norm)
+        change = torch.stack([(a - b).double().norm() for a, b in zip(whole, without, strict=True)]).norm()
+        largest = max(largest, float(change) / clip_norm)
+    if not largest <= 1 + ROOM:
+        raise NotPrivate(
+            f"expected one unit to change a clipped sum by at most the clip norm, found {largest:.4g} of it: do not "
+            "train here; report it with the versions of torch and of the driver"
+        )
+    return largest
+
+
+def _noise(draw: Draw) -> float:
+    drawn = np.asarray(draw(SecureStream(), DRAWS, DEVIATION), dtype=np.float64)
+    off = abs(float(np.sqrt(np.mean(drawn**2))) / DEVIATION - 1)
+    if not off <= NOISE_TOLERANCE:
+        raise NotPrivate(
+            f"expected noise within {NOISE_TOLERANCE:.0%} of its deviation, found {off:.2%}: do not train here; report "
+            "it with the versions of numpy and cryptography"
+        )
+    return off
 
 
 def _autograd(model: AdaptedModel, parameters: list[nn.Parameter], batch: Batch) -> list[Tensor]:

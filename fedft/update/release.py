@@ -6,6 +6,11 @@ Guarantees:
 - A NaN or infinity does not leave: NonFiniteUpdate, and nothing is recorded.
 - An update leaves only under the intent of its own run and round.
 - A Refusal carries a fixed word and the names of institution, run and round; nothing of the error's text.
+
+Outside this module and the ledger go, signed: beside each answer an attestation (ledger/attestation.py: the ledger's
+random id, the number of its entries over all its runs and federations, the hash of the last, and the digest of the
+answer), and in reply to a roll call the institution's name and its public key for masks. They have no further field
+(tests/contracts/test_rounds.py); docs/SPEC.md, "Answer", says what they tell.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fedft import __version__, strict_json
-from fedft.audit.recompute import Recomputed
+from fedft.audit.recompute import Recomputed, recompute
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import calibrate, epsilon_of
 from fedft.privacy.events import DpSgdRound, PrivacyEvent
@@ -134,3 +135,26 @@ class Audited:
         for name, charges in self.charges.items():
             write_ledger(ledger_of(folder, name), charges)
         return folder
+
+
+Spoil = Callable[[Audited], object]
+
+
+def found_in(folder: Path, spoil: Spoil = lambda run: None) -> Recomputed:
+    run = Audited()
+    spoil(run)
+    return recompute(run.write(folder))
+
+
+def each(run: Audited, change: Callable[[Charged], Charged], *, only: int | None = None) -> None:
+    run.charges["north"] = [
+        change(charge) if only in (None, charge.round) else charge for charge in run.charges["north"]
+    ]
+
+
+def event(**changes: Any) -> Callable[[Charged], Charged]:
+    return lambda charge: replace(charge, event=replace(charge.event, **changes))
+
+
+def evidence(**changes: Any) -> Callable[[Charged], Charged]:
+    return lambda charge: charge.but(**changes)

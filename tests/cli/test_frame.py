@@ -16,7 +16,7 @@ from tests.cli.commands import federation_file, fedft
 from tests.tiny import tiny_bert
 
 CANARY = "patient-4711-has-measles"
-COMMANDS = ("init", "plan", "simulate", "evaluate", "predict", "export", "report", "ledger", "doctor", "version")
+COMMANDS = ("init", "plan", "simulate", "evaluate", "predict", "export", "audit", "ledger", "doctor", "version")
 
 
 def test_help_names_every_command() -> None:
@@ -26,7 +26,7 @@ def test_help_names_every_command() -> None:
         assert command in result.stdout
 
 
-@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("ledger", "show")])
+@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("ledger", "show"), ("audit", "report")])
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     result = fedft(*command, "--help")
     assert result.exit_code == 0
@@ -130,9 +130,9 @@ def test_an_interruption_before_the_run_began(tmp_path: Path, monkeypatch: pytes
     assert (result.exit_code, result.stderr) == (130, "interrupted; nothing was begun\n")
 
 
-@pytest.mark.parametrize("command", [("evaluate",), ("predict", "."), ("report",), ("export", "--to", "x")])
+@pytest.mark.parametrize("command", [("evaluate",), ("predict", "."), ("audit report",), ("export", "--to", "x")])
 def test_a_folder_that_is_no_run(tmp_path: Path, command: tuple[str, ...]) -> None:
-    result = fedft(command[0], tmp_path, *command[1:])
+    result = fedft(*command[0].split(), tmp_path, *command[1:])
     assert result.exit_code == 1
     assert result.stderr.startswith("error: expected a run")
     assert len(result.stderr.splitlines()) == 1

@@ -211,6 +211,6 @@ def test_an_altered_ledger_is_an_error(finished: Path, tmp_path: Path) -> None:
 
 def test_report_writes_it_anew(finished: Path) -> None:
     (finished / "report.html").unlink()
-    result = fedft("report", finished)
+    result = fedft("audit", "report", finished)
     assert result.exit_code == 0, result.output
     assert (finished / "report.html").is_file()

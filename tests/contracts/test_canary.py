@@ -27,7 +27,7 @@ from fedft.errors import DataError, FedftError, StorageError
 from fedft.flower.handlers import NoAnswer, make_client_app
 from fedft.flower.local_grid import LocalGrid
 from fedft.flower.records import body_content
-from fedft.report.run_page import write_report
+from fedft.report.write import write_report
 from fedft.rounds.messages import encode_request
 from fedft.rounds.plan import RoundRequest
 from fedft.rounds.progress import Observer

@@ -17,7 +17,10 @@ from fedft.data.formats import Batch, EncodedDataSet, collate, encode_classifica
 from fedft.errors import NotPrivate
 from fedft.model.adapter import AdaptedModel, attach_adapter
 from fedft.model.base import load_base_model
+from fedft.privacy.discrete_gaussian import sample_discrete_gaussian
+from fedft.privacy.noise import gaussian
 from fedft.randomness import SecureStream
+from fedft.training import self_test
 from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer, clip_unit_gradients, linear_gradients
 from fedft.training.local import LocalPlan, Mechanism, physical_batches, train_locally
 from fedft.training.losses import per_example_loss
@@ -153,8 +156,30 @@ def test_a_token_mean_loss_over_the_batch_would_break_the_bound(model: AdaptedMo
 
 def test_the_self_test_accepts_and_leaves_the_adapter_as_it_was(model: AdaptedModel) -> None:
     before = model.read_vector()
-    assert require_private(model, ROLES) < 1e-4
+    found = require_private(model, ROLES)
+    assert found.gradients < 1e-4
+    assert 0.5 < found.sensitivity <= 1 + 1e-5
+    assert found.noise <= 0.03
     assert np.array_equal(before, model.read_vector())
+
+
+def test_the_self_test_refuses_a_clip_that_does_not_clip(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unclipped(gradients: Sequence[torch.Tensor], clip_norm: float) -> tuple[list[torch.Tensor], int]:
+        return [gradient.sum(dim=0) for gradient in gradients], 0
+
+    monkeypatch.setattr(self_test, "clip_unit_gradients", unclipped)
+    with pytest.raises(NotPrivate, match="at most the clip norm"):
+        require_private(model, ROLES)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.9, 1.1])
+def test_the_self_test_refuses_noise_of_another_deviation(model: AdaptedModel, factor: float) -> None:
+    with pytest.raises(NotPrivate, match="noise within 3%"):
+        require_private(model, ROLES, draw=lambda stream, n, deviation: gaussian(stream, n, factor * deviation))
+
+
+def test_the_self_test_takes_discrete_noise(model: AdaptedModel) -> None:
+    assert require_private(model, ROLES, draw=sample_discrete_gaussian).noise <= 0.03
 
 
 def test_an_empty_draw_adds_noise_of_the_stated_variance_and_counts_as_a_step(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import shutil
+from base64 import b64decode
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ import fedft.training.local
 from fedft.errors import FederationError
 from fedft.flower.local_grid import LocalGrid
 from fedft.flower.records import RECEIPT, RECORD, body_of
-from fedft.identity.notes import claimed
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.events import DpSgdRound
@@ -155,7 +155,8 @@ def test_what_crosses_is_a_recorded_update_a_word_a_name_or_an_empty_error(
     for message, reply in messages:
         if message.metadata.message_type == RECEIPT:
             run, _ = decode_notice(body_of(message.content))
-            assert_nothing_but_a_head(body_of(reply.content).decode(), run)
+            note = body_of(reply.content).decode()
+            assert_nothing_but_head_and_digest(note, tmp_path / "run", f"{run} 0", body_of(message.content))
             kinds["receipt"] += 1
             continue
         if message.metadata.message_type == "query":
@@ -172,8 +173,8 @@ def test_what_crosses_is_a_recorded_update_a_word_a_name_or_an_empty_error(
         answer = decode_answer(body_of(reply.content))
         kinds[answer.reason if isinstance(answer, Refusal) else "update"] += 1
         assert dict(reply.content[RECORD]).keys() == {"body"}
-        if note := split_attestation(body_of(reply.content))[0]:
-            assert_nothing_but_a_head(note, decode_request(body_of(message.content))[0].plan.run)
+        plan, (note, bare) = decode_request(body_of(message.content))[0].plan, split_attestation(body_of(reply.content))
+        assert_nothing_but_head_and_digest(note, tmp_path / "run", f"{plan.run} {plan.round}", bare)
         if isinstance(answer, bytes):
             assert hashlib.sha256(answer).hexdigest() in digests
         else:
@@ -184,13 +185,20 @@ def test_what_crosses_is_a_recorded_update_a_word_a_name_or_an_empty_error(
     assert kinds["update"] == len(digests)
 
 
-def assert_nothing_but_a_head(note: str, run: str) -> None:
-    """What an institution signs beside an answer has a form with no room for anything else."""
-    text, name = claimed(note)
-    assert name in NAMES
-    digest = "[0-9a-f]{64}"
-    form = f"fedft/v1/ledger-head\n[0-9a-f]{{32}}\n[0-9]+\n{digest}\n{re.escape(run)} [0-9]+ {digest}\n"
-    assert re.fullmatch(form, text)
+def assert_nothing_but_head_and_digest(note: str, run: Path, asked: str, answer: bytes) -> None:
+    """release.py: beside an answer go the ledger's id, count and last hash, run, round, digest, signature; no more."""
+    text, last = note.split("\n\n")
+    dash, name, signature = last.split(" ")
+    with Ledger.open(run / "institutions" / name / "ledger.sqlite", read_only=True) as ledger:
+        entries = ledger.entries()
+    count = int(text.split("\n")[2])
+    said = [
+        "fedft/v1/ledger-head", entries[0].fields["ledger"], str(count), entries[count - 1].hash,
+        f"{asked} {hashlib.sha256(answer).hexdigest()}",
+    ]  # fmt: skip
+    assert text.split("\n") == said
+    assert re.fullmatch("[0-9a-f]{32}", said[1])
+    assert (dash, name in NAMES, signature[-1], len(b64decode(signature))) == ("\u2014", True, "\n", 4 + 64)
 
 
 def test_every_epsilon_told_is_computed_from_the_ledgers_events_and_never_falls(tmp_path: Path) -> None:

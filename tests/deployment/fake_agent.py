@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import tempfile
 import threading
@@ -124,6 +125,20 @@ def wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.01)
+
+
+def lines_of(policy: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in policy.agent.log.read_text().splitlines()]
+
+
+def claiming(folder: Path, length: str) -> tuple[int, Any]:
+    """Status and words for a request of which nothing comes but the length it claims."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.connect(str(folder / "agent.sock"))
+        asking.settimeout(10)
+        asking.sendall(b"POST /v1/answer HTTP/1.1\r\nhost: agent\r\ncontent-length: %s\r\n\r\n" % length.encode())
+        reply = b"".join(iter(lambda: asking.recv(4096), b""))
+    return int(reply.split()[1]), json.loads(reply.split(b"\r\n\r\n")[1])
 
 
 def is_living(path: Path) -> bool:

@@ -17,16 +17,10 @@ import pytest
 
 from fedft.deployment.agent_socket import LONGEST_PATH, bound_socket
 from fedft.errors import ConfigError
-from tests.deployment.fake_agent import TEMPLATE, client_of, home, is_living, wait_for
+from tests.deployment.fake_agent import TEMPLATE, client_of, is_living, wait_for
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "import sys; from tests.deployment.fake_agent import play; play(sys.argv[1])"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with home() as path:
-        yield path
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedft.assembly.masking import shared_noise
+from fedft.config import FederationConfig
 from fedft.deployment import rehearse
 from fedft.deployment.agent_http import _about
 from fedft.errors import IdentityError, QuorumNotReached
@@ -132,25 +135,41 @@ def test_three_of_which_one_refuses_are_too_few(deployed: Deployed, tmp_path: Pa
 
 
 def test_agents_add_their_shares_of_the_noise_and_charge_the_sum(tmp_path: Path, monkeypatch: Any) -> None:
+    """And allow.min_noise_multiplier is about the sum: a share alone would not reach north's."""
     monkeypatch.setattr(rehearse, "_may_choose_users", lambda: False)
     config = federation(tmp_path / "data", *SHARED)
     members = Deployed(tmp_path / "all", config)
     try:
+        restart_with(members, "north", "min_noise_multiplier = 0.1", f"min_noise_multiplier = {sum_noise(config)}")
         members.play(tmp_path / "run")
         assert all(record["updates"] == sorted(NAMES) for record in records_of(tmp_path / "run"))
         for name in NAMES:
             charges = [event for event in members.charges(name) if isinstance(event, DistributedStep)]
             assert [event.least_honest for event in charges] == [2, 2]
             assert epsilon_of(charges, 1e-3) <= 8.0
-        file = members.policy_file("west")
-        file.write_text(file.read_text().replace("distributed_against = 0", "# distributed_against = 0"))
-        members.start_again("west")
-        members.begin(tmp_path / "again", federation(tmp_path / "data", *SHARED, "federation.rounds=4"))
+        longer = federation(tmp_path / "data", *SHARED, "federation.rounds=4")
+        above = math.nextafter(sum_noise(longer), math.inf)
+        restart_with(members, "south", "min_noise_multiplier = 0.1", f"min_noise_multiplier = {above}")
+        restart_with(members, "west", "distributed_against = 0", "# distributed_against = 0")
+        members.begin(tmp_path / "again", longer)
         with pytest.raises(QuorumNotReached):
             members.play(tmp_path / "again")
-        assert members.refusals("west")[0] == (1, "policy")
+        assert members.refusals("south")[0] == members.refusals("west")[0] == (1, "policy")
     finally:
         members.close()
+
+
+def restart_with(members: Deployed, name: str, line: str, other: str) -> None:
+    file = members.policy_file(name)
+    assert line in file.read_text()
+    file.write_text(file.read_text().replace(line, other))
+    members.start_again(name)
+
+
+def sum_noise(config: FederationConfig) -> float:
+    noise = shared_noise(config)
+    assert noise is not None
+    return noise.noise_multiplier
 
 
 def test_a_policy_that_requires_masks_refuses_a_run_without(deployed: Deployed, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_model_knows_a_story_from_nonsense(name: str) -> None:
 def test_a_few_steps_teach_it_the_nonsense_privately_if_need_be(name: str, tmp_path: Path) -> None:
     folder = shared_data("models", name)
     model = adapted(folder, task="instruction", rank=4)
-    assert require_private(model, ("lora_A", "lora_B")) < 1e-3
+    assert require_private(model, ("lora_A", "lora_B")).gradients < 1e-3
     batch = answers(model.tokenizer, NONSENSE)
     optimizer = torch.optim.AdamW(model.set_trainable(("lora_A", "lora_B")), lr=0.02)
     losses = []

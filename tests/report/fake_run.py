@@ -129,6 +129,6 @@ def write_ledger(folder: Path, name: str, rounds: int) -> float:
         for number in range(1, rounds + 1):
             ledger.record_intent(
                 run="hospitals/0123456789abcdef", round=number, purpose="update", dataset=f"{name}-notes", event=event,
-                plan_digest="0" * 64, evidence={"units": 1800},
+                plan_digest="0" * 64, evidence={"units": 1800, "delta": DELTA, "institution": name},
             )  # fmt: skip
     return epsilon_of([event] * rounds, DELTA)

@@ -42,7 +42,9 @@ def test_what_is_charged_is_what_is_done(setup: Setup, north: Institution, ledge
     assert intent is not None
     assert intent.event == DpSgdRound(GUARANTEE.noise_multiplier, BATCH / data.unit_count, 2)
     assert (intent.dataset, intent.plan_digest) == ("north", request_of(setup).plan.digest)
-    assert intent.evidence == {
+    tested = {name: value for name, value in intent.evidence.items() if name.startswith("self_test_")}
+    assert tested.keys() == {"self_test_gradients", "self_test_sensitivity", "self_test_noise"}
+    assert {name: value for name, value in intent.evidence.items() if name not in tested} == {
         "institution": "north", "fingerprint": data.fingerprint, "units": data.unit_count, "batch_size": BATCH,
         "clip_norm": GUARANTEE.clip_norm, "delta": GUARANTEE.delta, "cap": GUARANTEE.epsilon,
     }  # fmt: skip

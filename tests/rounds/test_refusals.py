@@ -65,7 +65,7 @@ def test_too_few_units_for_a_batch_or_for_delta_are_refused_before_they_are_char
 def test_a_model_without_per_example_gradients_is_refused_before_it_is_charged(
     setup: Setup, north: Institution, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def not_private(*_: object) -> None:
+    def not_private(*_: object, **__: object) -> None:
         raise NotPrivate("expected per-example gradients")
 
     monkeypatch.setattr(fedft.rounds.institution, "require_private", not_private)

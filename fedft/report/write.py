@@ -1,68 +1,108 @@
-"""report.html: what a run was, what it promised and whether it kept it, on one page that needs nothing else.
-
-Guarantee: the page is made from the run's folder alone, loads nothing, runs nothing, and every text from the folder is
-escaped in it. The same folder gives the same page.
-"""
+"""report.html, report.json, report.pdf: a run's report as files, and the comparison of a run's variants."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
-from fedft.audit.folder import Body, Run, number, part, pick, read_run
+from fedft import strict_json
+from fedft.audit.folder import Body, Run, number, part, read_files
 from fedft.durable import write_whole
-from fedft.errors import StorageError
-from fedft.report import guarantee, masking, quality, sections
-from fedft.report.budget import budget
+from fedft.errors import ConfigError, StorageError
+from fedft.report import quality, sections
+from fedft.report.document import page_of, report_of
 from fedft.report.page import as_bytes, as_duration, capitalized, cell, marked, page, paragraph, section, table
 from fedft.report.svg import COLOURS, line_plot, row_plot
-from fedft.report.words import axis_text, epsilon_text, headline, metric_name, metric_text, unit_of
+from fedft.report.words import axis_text, epsilon_text, header, metric_name, metric_text, title, unit_of
 
+Format = Literal["html", "json", "pdf"]
 REPORT = "report.html"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PRINT_S = 120
+_QUIET = (
+    "--headless", "--disable-gpu", "--no-first-run", "--disable-extensions", "--proxy-server=127.0.0.1:9",
+    "--no-pdf-header-footer",
+)  # fmt: skip
 _EPSILON = "Largest ε is that of the institution which spent most, under adding or removing one"
 
 
-def write_report(folder: Path) -> Path:
-    """Write the report of a run, or of every variant and their comparison; returns the path of the page.
+def write_report(
+    folder: Path,
+    to: Path | None = None,
+    *,
+    form: Format = "html",
+    ledgers: Sequence[tuple[str | None, Path]] = (),
+    policies: Sequence[Path] = (),
+    attacks: Sequence[Path] = (),
+) -> Path:
+    """Write the report on a run; on a run with variants, of each and of their comparison. Returns the file's path.
+
+    Parameters
+    ----------
+    to : the file; None: report.FORM in the run's folder
+    ledgers, policies, attacks : see sources.gather
 
     Raises
     ------
     StorageError
-        This is no run folder, a file in it is not what fedft writes, or the page cannot be written.
+        This is no run folder, a file in it is not what fedft writes, or the report cannot be written.
+    ConfigError
+        Input that is none; variants where one run is wanted; no browser to print with.
     """
-    run = read_run(folder)
-    variants = part(run.summary, "variants")
-    if not variants:
-        return _write(folder / REPORT, page(_title(run), _report(run)))
-    runs = {name: read_run(folder / name) for name in variants if _is_run(folder, name)}
-    for variant in runs.values():
-        _write(variant.folder / REPORT, page(_title(variant), _report(variant)))
-    return _write(folder / REPORT, page(_title(run), _comparison(run, variants, runs)))
+    target = folder / f"report.{form}" if to is None else to
+    variants = part(read_files(folder).summary, "variants")
+    if variants and form == "html" and to is None:
+        return _write_variants(folder, variants)
+    if variants:
+        first = next((name for name in variants if _is_run(folder, name)), next(iter(variants)))
+        raise ConfigError(f"expected one run, found variants: give one of them, as {folder / first}")
+    document = report_of(folder, ledgers=ledgers, policies=policies, attacks=attacks)
+    if form == "json":
+        return _write(target, (strict_json.dumps(document, indent=1) + "\n").encode())
+    html = page_of(document).encode()
+    return _write(target, html if form == "html" else _printed(html))
 
 
-def _report(run: Run) -> str:
-    return "".join(
-        (
-            _header(run),
-            guarantee.alarms(run),
-            headline(run),
-            sections.key_figures(run),
-            guarantee.guarantee(run),
-            sections.outcome(run.summary, run.config),
-            quality.quality(run),
-            budget(run),
-            sections.participation(run),
-            masking.masking(run),
-            sections.traffic_and_time(run),
-            quality.forgotten(run),
-            guarantee.not_protected(run),
-            sections.rounds_table(run),
-            sections.configuration(run.config),
-            sections.evidence(run),
+def _printed(html: bytes) -> bytes:
+    """The page as PDF, by a browser without network: the page loads nothing."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        raise ConfigError(
+            f"expected Chromium or Chrome to print with ({', '.join(BROWSERS)}), found none: install it, or write "
+            "--format html and print that from any browser"
         )
-    )
+    with tempfile.TemporaryDirectory(prefix="fedft-print-") as scratch:
+        source, target = Path(scratch, "report.html"), Path(scratch, "report.pdf")
+        source.write_bytes(html)
+        command = [browser, *_QUIET, f"--user-data-dir={scratch}/profile", f"--print-to-pdf={target}", source.as_uri()]
+        if os.geteuid() == 0:
+            command.insert(1, "--no-sandbox")  # it has none for root; the page runs nothing
+        try:
+            subprocess.run(command, capture_output=True, timeout=PRINT_S, check=False)  # noqa: S603
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _not_printed(browser, type(error).__name__) from None
+        if not target.is_file():
+            raise _not_printed(browser, "no file")
+        return target.read_bytes()
+
+
+def _not_printed(browser: str, found: str) -> StorageError:
+    return StorageError(f"expected {browser} to print the page, found {found}: write --format html and print that")
+
+
+def _write_variants(folder: Path, variants: Body) -> Path:
+    runs = {name: read_files(folder / name) for name in variants if _is_run(folder, name)}
+    for name in runs:
+        _write(folder / name / REPORT, page_of(report_of(folder / name)).encode())
+    run = read_files(folder)
+    return _write(folder / REPORT, page(title(run), _comparison(run, variants, runs)).encode())
 
 
 def _comparison(run: Run, variants: Body, runs: Mapping[str, Run]) -> str:
@@ -85,7 +125,7 @@ def _comparison(run: Run, variants: Body, runs: Mapping[str, Run]) -> str:
     warning = f"Nothing is protected in {', '.join(unprotected)}: privacy is off in that variant."
     return "".join(
         (
-            _header(run),
+            header(run),
             paragraph(warning, "alarm") if unprotected else "",
             paragraph(f"{len(names)} variants of one federation, each a run of its own.", "lead"),
             sections.outcome(run.summary, run.config),
@@ -96,7 +136,6 @@ def _comparison(run: Run, variants: Body, runs: Mapping[str, Run]) -> str:
                 f'<div class="grid2">{plots}</div>',
             ),
             sections.configuration(run.config),
-            sections.evidence(run),
         )
     )
 
@@ -106,12 +145,6 @@ def _variants_table(variants: Body, runs: Mapping[str, Run], metric: str) -> str
     head = ("Variant", f"{name_of} at start", "Best", "At the end", "Largest ε", "Forgetting", "Rounds", "Sent", "Time")
     rows = [_variant_row(name, part(variants, name), runs.get(name), metric) for name in variants]
     return table(head, rows, numeric=range(1, len(head)))
-
-
-def _played(engine: object) -> str:
-    if not engine:
-        return ""
-    return "across organisations" if engine == "superlink" else f"simulated on one machine, engine {engine}"
 
 
 def _variant_row(name: str, summary: Body, run: Run | None, metric: str) -> list[str]:
@@ -135,41 +168,15 @@ def _variant_row(name: str, summary: Body, run: Run | None, metric: str) -> list
     ]
 
 
-def _header(run: Run) -> str:
-    engine, name = run.summary.get("engine"), run.config.get("run") or run.summary.get("run")
-    state = _state(run)
-    facts = [
-        f"run {name}" if name else "",
-        f"fedft {run.config.get('fedft_version') or 'of unknown version'}",
-        _played(engine),
-        state,
-    ]
-    line = " · ".join(fact for fact in facts if fact)
-    return f"<header><h1>{escape(_title(run))}</h1>{paragraph(line, 'meta')}</header>"
-
-
-def _state(run: Run) -> str:
-    if not run.summary:
-        return "not finished: there is no summary.json"
-    stopped = run.summary.get("stopped_early")
-    words = {"patience": "nothing got better any more", "budgets-spent": "no institution had budget left"}
-    return f"stopped early: {words.get(str(stopped), str(stopped))}" if stopped else ""
-
-
-def _title(run: Run) -> str:
-    name = pick(run.config, "federation.name") or run.summary.get("name") or run.folder.name
-    return f"Federated fine-tuning report: {name}"
-
-
 def _is_run(folder: Path, name: str) -> bool:
     inside = Path(name).name == name and name not in ("", ".", "..")
     return inside and any((folder / name / file).is_file() for file in ("config.json", "summary.json", "metrics.jsonl"))
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, content: bytes) -> Path:
     """Whole or not at all."""
     try:
-        write_whole(path, text.encode())
+        write_whole(path, content)
     except OSError as error:
         raise StorageError(
             f"expected to write {path}, found {error.strerror or type(error).__name__}: make room or check the folder"
