@@ -25,7 +25,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except Exception:
+    except BaseException:
         if beside.is_file():
             beside.unlink()
         raise

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 
 from fedft import __version__
 from fedft.audit.archive import SUMS, pack
@@ -50,6 +51,8 @@ def bundle(folder: Path, target: Path, *, ledgers: Sequence[Path] = ()) -> tuple
         Something cannot be read or written, or changed meanwhile.
     """
     _require_target(target, folder)
+    if folder.is_file():
+        raise ConfigError(f"expected a run's folder to pack, found a file at {folder}: an archive is packed already")
     given = [ledger_file(path).resolve() for path in ledgers]
     with storage_errors(folder), ExitStack() as stack:
         for path in (*folder.glob(f"institutions/*/{LEDGER}"), *given):
@@ -113,7 +116,7 @@ Ask its people whether that is theirs, by another way than the one this file cam
 it: fedft audit verify FILE --key "..."
 
 Ledgers, as their institutions gave them, with the stored bytes of their newest releases:
-{", ".join(ledgers) or "none"}
+{fill(", ".join(ledgers), 100) or "none"}
 Left out of the run's folder:
 {listed(left_out) or "nothing"}
 

@@ -147,6 +147,8 @@ def tensor_digest(path: Path, name: str) -> str | None:
         try:
             start, end = json.loads(file.read(length) if length <= _MAX_JSON else b"")[name]["data_offsets"]
             left = int(end) - int(start)
+            if int(start) < 0:
+                return None
             file.seek(8 + length + int(start))
         except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
             return None

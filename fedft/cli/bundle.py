@@ -44,7 +44,7 @@ def bundle(
         lines = [
             f"packed {run} into {to}: {len(made.names)} files, {made.bytes:,} bytes",
             f"SHA-256: {made.sha256}",
-            f"ledgers in it: {', '.join(made.ledgers) or 'none'}, with the bytes of their newest releases",
+            f"ledgers in it: {listed(made.ledgers) or 'none'}, with the bytes of their newest releases",
             f"left out: {listed(made.left_out) or 'nothing'}",
         ]
         say("\n".join([in_words(verdict), *lines]))

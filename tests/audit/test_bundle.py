@@ -29,7 +29,7 @@ from tests.audit.archives import BUNDLE_V1, ROOT, RUN_V1, members_of, repacked, 
 from tests.cli.commands import fedft
 from tests.made_run import MadeRun
 
-BYTES, FILES = 400, 40
+BYTES, FILES = 300, 40
 """Changed bytes of an archive, and of files whose checksums are made anew."""
 
 
@@ -256,6 +256,8 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         result = fedft("audit", "bundle", path, "--to", tmp_path / "run.tar.gz")
         assert (result.exit_code, "expected" in result.stderr) == (2, True), result.output
     assert not (tmp_path / "run.tar.gz").exists()
+    result = fedft("audit", "bundle", BUNDLE_V1, "--to", tmp_path / "run.tar.gz")
+    assert (result.exit_code, "is packed already" in result.stderr) == (2, True), result.output
 
 
 def test_a_file_that_changes_while_it_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
