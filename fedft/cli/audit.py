@@ -6,11 +6,13 @@ import typer
 
 from fedft.cli.attack import attack
 from fedft.cli.audit_plan import plan
+from fedft.cli.leaving import contributions
 from fedft.cli.recompute import recompute
 from fedft.cli.verify import verify
 
 app = typer.Typer(help="What an auditor does with a run, trusting nobody; no network.", no_args_is_help=True)
 app.command()(verify)
 app.command()(recompute)
+app.command()(contributions)
 app.command()(plan)
 app.command()(attack)

@@ -37,6 +37,7 @@ Reason = Literal[
     "identity",
     "busy",
     "too-few",
+    "withdrawn",
     "internal",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -181,6 +182,7 @@ _WORDS: dict[type[BaseException], Reason] = {
     errors.DataError: "data",
     errors.LedgerError: "ledger",
     errors.PolicyError: "policy",
+    errors.Withdrawn: "withdrawn",
     errors.IdentityError: "identity",
     errors.QuorumNotReached: "too-few",
     errors.StorageError: "storage",
