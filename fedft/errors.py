@@ -22,6 +22,7 @@
     ├── RecordError                  record    an audit log, or what it names, is not what was written
     ├── IdentityError                identity  a signature, a signer or a roster is not the one it should be
     ├── PolicyError                  policy    an institution's policy does not allow what a plan asks for
+    │   └── Withdrawn                          the institution has left the federation
     ├── StorageError                 storage   a file cannot be written, or was written in part
     └── FederationError              federation  a round cannot go on
         └── QuorumNotReached
@@ -128,6 +129,10 @@ class IdentityError(FedftError):
 
 class PolicyError(FedftError):
     code = "policy"
+
+
+class Withdrawn(PolicyError):
+    code = "withdrawn"
 
 
 class StorageError(FedftError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedft.aggregation.base import Aggregation
@@ -17,11 +17,15 @@ from fedft.secagg.context import Identities
 
 @dataclass(frozen=True)
 class Signer:
-    """A coordinator's key, and whose signatures it believes, as they stand at each call. roster: its digest, or ""."""
+    """A coordinator's key, and whose signatures it believes, as they stand at each call. roster: its digest, or "".
+
+    withdrawals: signed statements of those who have left.
+    """
 
     identity: PrivateKey
     identities: Callable[[], Identities]
     roster: Callable[[], str] = str
+    withdrawals: Callable[[], Sequence[str]] = tuple
 
 
 def trail_of(
@@ -40,7 +44,12 @@ def trail_of(
     if signer is None:
         return None
     log = AuditLog.open(store.path, run=run, key=signer.identity)
-    trail = Trail(log, lambda: (signer.identities(), signer.roster()), aggregation=aggregation.name)
+    trail = Trail(
+        log,
+        lambda: (signer.identities(), signer.roster()),
+        aggregation=aggregation.name,
+        withdrawals=signer.withdrawals,
+    )
     trail.begin(
         coordinator=signer.identity.public.text,
         config=store.config_bytes(),

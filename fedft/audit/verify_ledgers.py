@@ -87,7 +87,8 @@ class LedgerCheck:
 
     def _check_heads(self, opened: _Opened) -> None:
         """What the institution signed in each round is in its ledger."""
-        for sequence, head in self._story.heads.get(opened.name, ()):
+        said = self._story.left.get(opened.name)
+        for sequence, head in (*self._story.heads.get(opened.name, ()), *(() if said is None else (said,))):
             there = len(opened.entries) >= head.count and opened.entries[head.count - 1].hash == head.hash
             if head.ledger != opened.head.ledger or not there:
                 raise Broken(

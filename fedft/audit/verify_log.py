@@ -12,11 +12,13 @@ from typing import Any
 from fedft.audit.mismatch import Broken, signer
 from fedft.errors import ConfigError, IdentityError, RecordError
 from fedft.identity.keys import PublicKey
+from fedft.identity.withdrawal import Withdrawal
 from fedft.ledger.attestation import Attestation, open_attestation
 from fedft.ledger.chain import Head
 from fedft.records.entries import LogEntry
 from fedft.records.heads import LogHead
 from fedft.records.log import HEAD, LOG, Chain, read_entries, read_head
+from fedft.types import Digest
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class LogStory:
     """What a log that holds says.
 
     hashes: of its entries. keys: as they stand at its end. heads: of each ledger, with the number of the entry that
-    keeps it.
+    keeps it. left: who withdrew, and how far its ledger had come then, likewise.
     """
 
     start: dict[str, Any]
@@ -46,6 +48,7 @@ class LogStory:
     rounds: list[RoundFacts] = field(default_factory=list)
     keys: dict[str, PublicKey] = field(default_factory=dict)
     heads: dict[str, list[tuple[int, Head]]] = field(default_factory=dict)
+    left: dict[str, tuple[int, Head]] = field(default_factory=dict)
     end: dict[str, Any] | None = None
 
     @property
@@ -160,6 +163,9 @@ def _take(story: LogStory, entry: LogEntry) -> None:
             story.keys = {name: PublicKey(text) for name, text in fields["keys"].items()}
         except ConfigError:
             raise Broken(where, "public keys", "one for which anyone can sign", story.signer) from None
+    elif entry.kind == "withdrawal":
+        told = Withdrawal.open(fields["statement"])
+        story.left[told.name] = (entry.sequence, Head(told.ledger, told.entries, Digest(told.head)))
     elif entry.kind == "round":
         _take_round(story, entry, where)
     elif entry.kind == "end":

@@ -16,6 +16,7 @@ from fedft.cli.audit import app as _audit
 from fedft.cli.deployment import agent, coordinate, rehearse, status
 from fedft.cli.evidence import show
 from fedft.cli.frame import Commands
+from fedft.cli.leaving import withdraw
 from fedft.cli.machine import doctor, version
 from fedft.cli.planning import plan
 from fedft.cli.provision import app as _provision
@@ -24,7 +25,7 @@ from fedft.cli.using import evaluate, export, predict
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a federation": (init, plan, simulate),
-    "Across organisations": (rehearse, coordinate, status, agent),
+    "Across organisations": (rehearse, coordinate, status, agent, withdraw),
     "Use what it learned": (evaluate, predict, export),
     "This machine": (doctor, version),
 }

@@ -8,6 +8,7 @@ from fedft.cli.attack import attack
 from fedft.cli.audit_plan import plan
 from fedft.cli.audit_report import report
 from fedft.cli.bundle import bundle
+from fedft.cli.leaving import contributions
 from fedft.cli.recompute import recompute
 from fedft.cli.verify import verify
 
@@ -15,6 +16,7 @@ app = typer.Typer(help="What an auditor does with a run, trusting nobody; no net
 app.command()(verify)
 app.command()(recompute)
 app.command()(bundle)
+app.command()(contributions)
 app.command()(plan)
 app.command()(attack)
 app.command()(report)

@@ -166,13 +166,22 @@ def check(folder: Folder) -> None:
 
 
 @app.command()
-def revoke(folder: Folder, name: Name, superlink: SuperLink = None) -> None:
+def revoke(
+    folder: Folder,
+    name: Name,
+    superlink: SuperLink = None,
+    withdrawal: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its own signed statement, of fedft withdraw, to be kept.")
+    ] = None,
+) -> None:
     """Coordinator: remove the member NAME. From the next round on it takes no part."""
     from fedft.deployment.provision import Coordinator
+    from fedft.deployment.provision_leaving import take_leave
 
     coordinator = Coordinator.open(folder)
-    roster = coordinator.revoke(name)
+    roster = coordinator.revoke(name) if withdrawal is None else take_leave(coordinator, name, withdrawal)
     say(f'revoked "{name}": version {roster.version} of the roster, {len(roster.members)} members')
+    hint("which adapters have its updates, and what being without would take: fedft audit contributions RUN")
     _reload(folder, coordinator.reload_proxy())
     _tell(coordinator, superlink, folder)
     _pass_on(folder)

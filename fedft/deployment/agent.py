@@ -8,6 +8,8 @@ Guarantees:
 - A head of the coordinator's audit log that does not go on from those kept before is refused, and nothing charged.
 - Under secure aggregation a round has one masked update and one set of revealed shares, across restarts too.
 - A newer roster counts from the next request or roll call on.
+- Once the institution has withdrawn, nothing that depends on a row leaves: no update, stored ones among them, no share
+  and no key, whatever is asked; what was being trained is not sent.
 - The base model is loaded once for all rounds of the same terms; a restart loses nothing that was charged.
 """
 
@@ -32,6 +34,7 @@ from fedft.config.policy import InstitutionPolicy
 from fedft.deployment.agent_roster import AgentRoster
 from fedft.deployment.policy import dataset_for, model_for, require_allowed, require_noise
 from fedft.deployment.terms import config_of
+from fedft.deployment.withdrawal import Departure
 from fedft.errors import FedftError
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.signed import open_signed, seal
@@ -88,6 +91,7 @@ class Agent:
         signer = Signer(policy.institution.name, self._key)
         self._ledger = Ledger.open(policy.agent.ledger, signer=signer)
         self._witness = Witness(signer, coordinator=self._coordinator, ledger=self._ledger)
+        self._departure = Departure(policy, self._ledger, self._key.public)
         self._member = Member(
             policy.institution.name,
             identity=self._key,
@@ -120,9 +124,11 @@ class Agent:
         request, terms = decode_request(open_signed(REQUEST_LABEL, body, self._coordinator))
         plan = request.plan
         try:
+            self._departure.require_member()
             self._roster.refresh()
             self._witness.accept(plan.run, request.head)
             answer: bytes | Refusal = self._institution(plan, terms).answer(request)
+            self._departure.require_member()  # it may have left while this was trained
         except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
             words = str(error) if isinstance(error, FedftError) else type(error).__name__
             log.warning("%s refuses round %d: %s", self.name, plan.round, words)
@@ -138,9 +144,12 @@ class Agent:
     def roll_call(self, body: bytes) -> bytes:
         """The signed name, and the key that the coordinator's signed question asks for. Raises as ``answer``.
 
-        IdentityError, too, while the roster's file is not one with this institution.
+        IdentityError, too, while the roster's file is not one with this institution; Withdrawn for a question for a key
+        once it has left: it still says its name, to be asked and to refuse.
         """
         nonce, setup = decode_question(open_signed(ROLL_CALL_LABEL, body, self._coordinator))
+        if setup:
+            self._departure.require_member()
         self._roster.refresh()
         key = self._member.key(setup) if setup else b""
         return seal(ROLL_CALL_LABEL, encode_presence(nonce, self.name, key), self._key)
@@ -150,7 +159,14 @@ class Agent:
 
         Raises IdentityError, UpdateError for what is none.
         """
-        return seal(ANSWER_LABEL, encode_answer(self._member.unmask(body)), self._key)
+        setup, number = self._member.place(body)
+        try:
+            self._departure.require_member()
+            told = self._member.unmask(body)
+        except FedftError as error:
+            log.warning("%s reveals nothing of round %d: %s", self.name, number, error)
+            told = refusal_for(error, institution=self.name, run=run_of(setup), round=number)
+        return seal(ANSWER_LABEL, encode_answer(told), self._key)
 
     def busy(self, event: Literal["answer", "unmask"], body: bytes) -> bytes:
         """The signed refusal of a request, or of a question who uploaded, that is not begun. For any thread.

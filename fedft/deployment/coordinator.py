@@ -24,6 +24,7 @@ from fedft.assembly.planning import promised_plan
 from fedft.assembly.runs import resume_config
 from fedft.assembly.signing import Signer
 from fedft.deployment.events import EventWriter
+from fedft.deployment.provision_leaving import withdrawals_in
 from fedft.deployment.terms import terms_of
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, FederationError, FedftError, StorageError
@@ -88,7 +89,12 @@ class Members:
 
     def signer(self) -> Signer:
         """For the audit log and secure aggregation: the same key, and the roster as it stands at each call."""
-        return Signer(self._key, self._identities, lambda: Roster.read(self._roster, self._key.public).digest)
+        return Signer(
+            self._key,
+            self._identities,
+            lambda: Roster.read(self._roster, self._key.public).digest,
+            lambda: withdrawals_in(self._roster.parent),
+        )
 
     def _identities(self) -> dict[str, PublicKey]:
         return {member.name: member.key for member in Roster.read(self._roster, self._key.public).members}

@@ -16,7 +16,7 @@ from rich.text import Text
 from fedft.display.words import epsilon_text, figure
 from fedft.errors import ConfigError
 from fedft.ledger import Entry, Ledger
-from fedft.ledger.entries import as_receipt
+from fedft.ledger.entries import as_receipt, as_withdrawal
 from fedft.privacy.accountant import epsilon_of
 from fedft.privacy.distributed import local_epsilon
 from fedft.privacy.events import DataIndependentRelease, DistributedStep, PrivacyEvent, UnprotectedRelease
@@ -146,6 +146,9 @@ def _what(entry: Entry) -> str:
     if entry.kind == "receipt":
         head = as_receipt(entry)
         return f"coordinator's log of {head.run}: {head.count} entries, {head.hash[:12]}"
+    if entry.kind == "withdrawal":
+        left = as_withdrawal(entry)
+        return f"{left.name} has left {left.federation}, {left.time_utc}"
     return f"ledger {fields['ledger'][:12]}"
 
 

@@ -1,8 +1,8 @@
 """The ledger's history: entries that follow one another, and what they say together. Knows no file.
 
 Guarantee: add takes only the one entry that follows: its number is the next, it names the hash of the last, an intent
-is new, a release belongs to an intent that has none yet, a receipt counts more than the run's last. Anything else is
-LedgerCorrupt and changes nothing.
+is new, a release belongs to an intent that has none yet, a receipt counts more than the run's last, a withdrawal is of
+this ledger. Anything else is LedgerCorrupt and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ from typing import Any
 from fedft.errors import IdentityError, LedgerCorrupt
 from fedft.identity.keys import PrivateKey
 from fedft.identity.notes import claimed, sign_note
-from fedft.ledger.entries import Entry, Intent, Key, Kind, Release, as_intent, as_receipt, as_release, make_entry
+from fedft.identity.withdrawal import Withdrawal
+from fedft.ledger.entries import (
+    Entry,
+    Intent,
+    Key,
+    Kind,
+    Release,
+    as_intent,
+    as_receipt,
+    as_release,
+    as_withdrawal,
+    make_entry,
+)
 from fedft.privacy.events import PrivacyEvent
 from fedft.records.heads import LogHead
 from fedft.types import Digest
@@ -77,6 +89,7 @@ class Chain:
         self._releases: dict[Key, Release] = {}
         self._refusals: set[tuple[Any, ...]] = set()
         self._receipts: dict[str, list[LogHead]] = {}
+        self._withdrawals: dict[tuple[str, str], Withdrawal] = {}
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -106,6 +119,8 @@ class Chain:
             self._refusals.add(_refusal(entry.fields))
         elif entry.kind == "receipt":
             self._add_receipt(as_receipt(entry))
+        elif entry.kind == "withdrawal":
+            self._add_withdrawal(as_withdrawal(entry))
         self._entries.append(entry)
 
     def intent(self, key: Key) -> Intent | None:
@@ -124,6 +139,10 @@ class Chain:
     def receipts(self, run: str) -> tuple[LogHead, ...]:
         """Heads of the run's log that were kept, in their order."""
         return tuple(self._receipts.get(run, ()))
+
+    def withdrawal(self, federation: str, key: str) -> Withdrawal | None:
+        """From a federation, of the institution with this public key."""
+        return self._withdrawals.get((federation, key))
 
     def events(self, dataset: str) -> tuple[PrivacyEvent, ...]:
         return tuple(intent.event for intent in self._intents.values() if intent.dataset == dataset)
@@ -188,6 +207,13 @@ class Chain:
         if kept and head.count <= kept[-1].count:
             raise LedgerCorrupt(f"expected a receipt of more than {kept[-1].count} entries, found one of {head.count}")
         kept.append(head)
+
+    def _add_withdrawal(self, withdrawal: Withdrawal) -> None:
+        named = (withdrawal.federation, withdrawal.key)
+        if named in self._withdrawals:
+            raise LedgerCorrupt("expected one withdrawal from a federation under a key, found a second")
+        self.require_holds(Head(withdrawal.ledger, withdrawal.entries, Digest(withdrawal.head)))
+        self._withdrawals[named] = withdrawal
 
 
 def _refusal(fields: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from fedft.durable import sync
 from fedft.errors import FedftError, LedgerCorrupt, LedgerError, LedgerLocked, StorageError
-from fedft.ledger.chain import Chain
+from fedft.ledger.chain import Chain, Head
 from fedft.ledger.entries import Entry, parse_entry
 
 APPLICATION_ID = int.from_bytes(b"FEDF")
@@ -120,6 +120,16 @@ def read(connection: sqlite3.Connection) -> Chain:
     problems = [row[0].decode() for row in connection.execute("PRAGMA integrity_check(1)")]
     if problems != ["ok"]:
         raise LedgerCorrupt("expected a sound SQLite file, found damage outside the entries")
+    return chain
+
+
+def read_verified(connection: sqlite3.Connection, head: Head | None) -> Chain:
+    """The same, of which ``head``, kept beside it, holds. Raises LedgerCorrupt."""
+    chain = read(connection)
+    if head is not None:
+        chain.require_holds(head)
+    elif chain.count > 1:  # alone, the first entry is a ledger whose creation was interrupted before its head
+        raise LedgerCorrupt(f"expected a head beside the {chain.count} entries, found none")
     return chain
 
 

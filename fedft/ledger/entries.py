@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from fedft.errors import LedgerCorrupt, LedgerError, RecordError
+from fedft.errors import IdentityError, LedgerCorrupt, LedgerError, RecordError
+from fedft.identity.withdrawal import Withdrawal
 from fedft.privacy.events import PrivacyEvent, event_as_json, event_from_json
 from fedft.records.heads import LogHead
 from fedft.types import Digest
@@ -26,7 +27,7 @@ SALT = "salt"
 """Among an intent's evidence: 128 random bits, 32 hexadecimal digits. Evidence holds digests of private rows."""
 _MAX_EVIDENCE_CHARACTERS = 1024
 
-Kind = Literal["start", "intent", "release", "refusal", "receipt"]
+Kind = Literal["start", "intent", "release", "refusal", "receipt", "withdrawal"]
 Key = tuple[str, int, str]
 """Run, round and purpose: what names an intent and its release."""
 
@@ -51,6 +52,7 @@ _OWN: dict[Kind, frozenset[str]] = {
     "release": frozenset({"run", "round", "purpose", "intent", "bytes", "sha256"}),
     "refusal": frozenset({"run", "round", "dataset", "reason"}),
     "receipt": frozenset({"run", "head"}),
+    "withdrawal": frozenset({"statement"}),
 }
 
 
@@ -169,6 +171,11 @@ def as_receipt(entry: Entry) -> LogHead:
     return LogHead.claimed(entry.fields["head"])
 
 
+def as_withdrawal(entry: Entry) -> Withdrawal:
+    """Raises IdentityError for one that is not of the specification's form; no entry holds such a one."""
+    return Withdrawal.open(entry.fields["statement"])
+
+
 def _canonical(fields: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -191,6 +198,8 @@ def _require_fields(kind: Kind, fields: Mapping[str, Any]) -> None:
             _require_event(value)
         elif name == "head":
             _require_head(value, fields["run"])
+        elif name == "statement":
+            _require_statement(value)
         else:
             _require_evidence(value)
 
@@ -221,6 +230,13 @@ def _require_head(value: object, run: object) -> None:
     except RecordError:
         pass
     raise LedgerError("expected the signed head of the run's log in a receipt, found something else")
+
+
+def _require_statement(value: object) -> None:
+    try:
+        Withdrawal.open(value if isinstance(value, str) else "")
+    except IdentityError as error:
+        raise LedgerError(str(error)) from None
 
 
 def _require_evidence(value: object) -> None:

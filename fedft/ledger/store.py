@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any
 
 from fedft.errors import LedgerCorrupt, LedgerError
+from fedft.identity.withdrawal import Withdrawal
 from fedft.ledger import database, files
 from fedft.ledger.chain import KEPT_ROUNDS, KEPT_RUNS, Chain, Head, Signer
 from fedft.ledger.entries import SALT, Entry, Intent, Kind, Release, as_intent, intent_fields
@@ -210,6 +211,18 @@ class Ledger:
                 )
             self._append(chain, "receipt", {"run": told.run, "head": head})
 
+    def record_withdrawal(self, statement: str, /) -> None:
+        """Keep the institution's signed withdrawal; a second under the same key adds nothing. LedgerError if none."""
+        told = Withdrawal.open(statement)
+        with self._writing() as chain:
+            if chain.withdrawal(told.federation, told.key) is None:
+                self._append(chain, "withdrawal", {"statement": statement})
+
+    def withdrawal(self, federation: str, key: str) -> Withdrawal | None:
+        """The one from ``federation`` of the institution with this public key; None while it is a member."""
+        with self._reading() as chain:
+            return chain.withdrawal(federation, key)
+
     def events(self, dataset: str) -> tuple[PrivacyEvent, ...]:
         """Every intent's event for ``dataset``, all runs, in order: what the accountant composes."""
         with self._reading() as chain:
@@ -253,7 +266,7 @@ class Ledger:
             if not self._path.exists():
                 raise LedgerError(f"expected a ledger at {self._path}, found no file") if head is None else _gone(head)
             with self._snapshot() as connection:
-                self._chain = _verified(connection, head)
+                self._chain = database.read_verified(connection, head)
         self._synced = head
 
     @contextmanager
@@ -270,7 +283,7 @@ class Ledger:
             if self._chain is None and self._connection is not None:
                 # An append failed: what is on disk counts, not what memory thinks of it.
                 with database.sqlite_errors():
-                    self._chain = _verified(self._connection, self._synced)
+                    self._chain = database.read_verified(self._connection, self._synced)
             if self._chain is None:
                 raise LedgerError(f"expected an open ledger, found that {self._path} was closed: open it again")
             yield self._chain
@@ -327,15 +340,6 @@ class Ledger:
                 f"{self._path}: {error}; nothing was changed: find out what happened to these files; "
                 "an older copy put back would give spent budget back"
             ) from error
-
-
-def _verified(connection: sqlite3.Connection, head: Head | None) -> Chain:
-    chain = database.read(connection)
-    if head is not None:
-        chain.require_holds(head)
-    elif chain.count > 1:  # alone, the first entry is a ledger whose creation was interrupted before its head
-        raise LedgerCorrupt(f"expected a head beside the {chain.count} entries, found none")
-    return chain
 
 
 def _gone(head: Head) -> LedgerCorrupt:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from fedft.errors import RecordError
+from fedft.errors import IdentityError, RecordError
 from fedft.identity.documents import canonical
+from fedft.identity.withdrawal import Withdrawal
 from fedft.types import Digest
 
 ENTRY_LABEL = "fedft/v1/audit-entry"
@@ -23,7 +24,7 @@ MAX_ENTRY = 16 * 2**20
 """Bytes of an entry."""
 MAX_INTEGER = 2**53 - 1
 
-Kind = Literal["start", "roster", "round", "end"]
+Kind = Literal["start", "roster", "withdrawal", "round", "end"]
 Check = Callable[[Any], bool]
 
 _COMMON = frozenset({"label", "kind", "sequence", "previous", "time_utc"})
@@ -101,6 +102,13 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_statement(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and Withdrawal.open(value) is not None
+    except IdentityError:
+        return False
+
+
 def _map(key: Check, item: Check) -> Check:
     return lambda value: isinstance(value, dict) and all(key(k) and item(v) for k, v in value.items())
 
@@ -153,6 +161,7 @@ _KINDS: dict[Kind, dict[str, Check]] = {
         **dict.fromkeys(("code", "packages", "config", "terms", "base_model", "layout"), _DIGEST),
     },
     "roster": {"keys": _map(_NAME, _KEY), "sha256": _text(r"(?:[0-9a-f]{64})?")},
+    "withdrawal": {"institution": _NAME, "last_round": _number(0), "statement": _is_statement},
     "round": {
         "round": _number(1),
         "cohort": _NAMES,

@@ -19,6 +19,7 @@ from fedft.durable import sync, write_whole
 from fedft.errors import FederationError, RecordError, StorageError
 from fedft.identity.keys import PrivateKey
 from fedft.identity.notes import MAX_NOTE
+from fedft.identity.withdrawal import Withdrawal
 from fedft.records.entries import BEFORE_THE_FIRST, MAX_ENTRY, Kind, LogEntry, make_entry, parse_entry
 from fedft.records.heads import LogHead
 
@@ -27,11 +28,18 @@ HEAD = "audit.head"
 
 
 class Chain:
-    """Checks one entry after the other for its place. Holds the last one alone."""
+    """Checks one entry after the other for its place. Holds the last one, and who belongs and who has left.
+
+    contributed: by institution, the newest round whose sum has an update of it.
+    """
 
     def __init__(self) -> None:
         self.last: LogEntry | None = None
         self.round = 0
+        self.contributed: dict[str, int] = {}
+        self._coordinator = ""
+        self._keys: Mapping[str, str] = {}
+        self._left: set[str] = set()
 
     @property
     def count(self) -> int:
@@ -46,6 +54,19 @@ class Chain:
         self.require_follows(entry)
         self.round += entry.kind == "round"
         self.last = entry
+        if entry.kind == "start":
+            self._coordinator = entry.fields["coordinator"]
+        elif entry.kind == "roster":
+            self._keys = entry.fields["keys"]
+        elif entry.kind == "withdrawal":
+            self._left.add(self._keys[entry.fields["institution"]])
+        elif entry.kind == "round" and entry.fields["quorum"]:
+            self.contributed |= dict.fromkeys(entry.fields["updates"], self.round)
+
+    def is_news(self, left: Withdrawal) -> bool:
+        """Whether it is of one who belongs, as its key says, to this coordinator's federation, and has not left yet."""
+        member = self._keys.get(left.name) == left.key and left.coordinator == self._coordinator
+        return member and left.key not in self._left
 
     def require_follows(self, entry: LogEntry) -> None:
         """Raise RecordError unless ``entry`` is the next."""
@@ -59,8 +80,27 @@ class Chain:
             raise RecordError('expected kind "start" for the first entry and no other, found it otherwise')
         if self.last is not None and self.last.kind == "end":
             raise RecordError('expected nothing after the entry of kind "end", found one more')
-        if entry.kind == "round" and entry.fields["round"] != self.round + 1:
+        if entry.kind == "round":
+            self._require_round(entry)
+        elif entry.kind == "withdrawal":
+            self._require_withdrawal(entry)
+
+    def _require_round(self, entry: LogEntry) -> None:
+        if entry.fields["round"] != self.round + 1:
             raise RecordError(f"expected round {self.round + 1}, found round {entry.fields['round']}")
+        gone = [name for name in entry.fields["updates"] if self._keys.get(name) in self._left]
+        if gone:
+            raise RecordError(f"expected no update of one who has left, found one of {gone[0]}")
+
+    def _require_withdrawal(self, entry: LogEntry) -> None:
+        left, fields = Withdrawal.open(entry.fields["statement"]), entry.fields
+        if not self.is_news(left) or left.name != fields["institution"]:
+            raise RecordError(f"expected the first withdrawal of a member, {fields['institution']}, found another's")
+        newest = self.contributed.get(left.name, 0)
+        if fields["last_round"] != newest:
+            raise RecordError(
+                f"expected round {newest} as the last with an update of {left.name}, found {fields['last_round']}"
+            )
 
 
 class AuditLog:
@@ -100,6 +140,14 @@ class AuditLog:
     def rounds(self) -> int:
         """How many are in it."""
         return self._chain.round
+
+    def append_withdrawal(self, statement: str) -> None:
+        """Note who has left, once, and the last round with its update; of a stranger nothing. Raises as ``append``."""
+        left = Withdrawal.open(statement)
+        if self._chain.is_news(left):
+            newest = self._chain.contributed.get(left.name, 0)
+            fields = {"institution": left.name, "last_round": newest, "statement": statement}
+            self.append("withdrawal", fields)
 
     @property
     def ended(self) -> bool:

@@ -20,6 +20,9 @@ from fedft.update.screening import screen
 
 log = logging.getLogger(__name__)
 
+_NO_MORE = {"budget-exhausted", "withdrawn"}
+"""Words after which no update of this run will come."""
+
 
 class Collector(Protocol):
     """Adds updates up, one in memory at a time."""
@@ -88,8 +91,9 @@ class OpenRound:
 
     @property
     def nobody_can_pay(self) -> bool:
-        """The whole cohort has no budget left; one that did not answer may have some."""
-        return self.refused == dict.fromkeys(self.plan.cohort, "budget-exhausted")
+        """The whole cohort but those who left has no budget left; one that did not answer may have some."""
+        words = set(self.refused.values())
+        return self.refused.keys() == set(self.plan.cohort) and {"budget-exhausted"} <= words <= _NO_MORE
 
     def receive(self, sender: str, update: bytes) -> None:
         """Screen and add an update of ``sender``, as the transport names it."""

@@ -10,7 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedft import __version__, strict_json
@@ -35,10 +35,12 @@ _MASKING = (
 
 
 class Trail:
-    """Over one run's log. aggregation: the algorithm's name."""
+    """Over one run's log. aggregation: the algorithm's name. withdrawals: statements of who left, at each call."""
 
-    def __init__(self, log: AuditLog, standing: Standing, *, aggregation: str) -> None:
-        self._log, self._standing, self._aggregation = log, standing, aggregation
+    def __init__(
+        self, log: AuditLog, standing: Standing, *, aggregation: str, withdrawals: Callable[[], Sequence[str]] = tuple
+    ) -> None:
+        self._log, self._standing, self._aggregation, self._withdrawals = log, standing, aggregation, withdrawals
         self._heads: dict[str, str] = {}
 
     def begin(self, *, coordinator: str, config: bytes, terms: str, base_model: str, layout: str) -> None:
@@ -59,7 +61,8 @@ class Trail:
         self._log.append("start", fields)
 
     def before_round(self) -> str:
-        """The signed head to send along, after the keys were noted if they have changed."""
+        """The signed head to send along, after it was noted who left, and the keys if they have changed."""
+        self._note_withdrawals()
         identities, digest = self._standing()
         fields = {"keys": {name: key.text for name, key in identities.items()}, "sha256": digest}
         if "roster" not in self._log.last or self._log.last["roster"].fields != fields:
@@ -124,6 +127,7 @@ class Trail:
 
     def end(self, *, best_round: int) -> None:
         """The last entry, over all files of the folder as they are now. Raises StorageError."""
+        self._note_withdrawals()
         try:
             files = files_of(self._log.folder)
         except OSError as error:
@@ -132,6 +136,11 @@ class Trail:
             ) from error
         fields = {"rounds": self._log.rounds, "best_round": best_round, "heads": self._heads, "files": files}
         self._log.append("end", fields)
+
+    def _note_withdrawals(self) -> None:
+        """Before the keys of who left are gone from the log."""
+        for statement in self._withdrawals():
+            self._log.append_withdrawal(statement)
 
     def _opened(self, name: str, note: str) -> Attestation:
         """By the key that the log has: one that changed since the round was asked for counts from the next."""

@@ -42,6 +42,7 @@ Reason = Literal[
     "identity",
     "busy",
     "too-few",
+    "withdrawn",
     "internal",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -186,6 +187,7 @@ _WORDS: dict[type[BaseException], Reason] = {
     errors.DataError: "data",
     errors.LedgerError: "ledger",
     errors.PolicyError: "policy",
+    errors.Withdrawn: "withdrawn",
     errors.IdentityError: "identity",
     errors.QuorumNotReached: "too-few",
     errors.StorageError: "storage",

@@ -46,6 +46,11 @@ def test_the_honest_log_is_read() -> None:
             attestation.require_answer(**asked)
 
 
+def test_the_honest_log_of_a_run_that_one_left_is_read() -> None:
+    chain = chained(VECTORS["log_with_withdrawal"])
+    assert (chain.round, chain.contributed) == (2, {"north": 1})
+
+
 @pytest.mark.parametrize("name", VECTORS["hostile_entries"])
 def test_what_is_no_entry_is_refused_and_no_word_of_it_told(name: str) -> None:
     with pytest.raises(RecordError) as caught:

@@ -18,7 +18,9 @@ from typing import Any
 TARGET = Path(__file__).with_name("audit_log.json")
 SIGNATURES = runpy.run_path(str(Path(__file__).with_name("make_signatures.py")))
 COORDINATOR, NORTH, STRANGER = (SIGNATURES[name] for name in ("COORDINATOR", "NORTH", "STRANGER"))
-canonical, ed25519, public, text = (SIGNATURES[name] for name in ("canonical", "ed25519", "public", "text"))
+canonical, document, ed25519, public, text = (
+    SIGNATURES[name] for name in ("canonical", "document", "ed25519", "public", "text")
+)
 
 RUN, TIME, ZEROS = "hospitals-1", "2026-01-31T23:59:58Z", "0" * 64
 LEDGER, UPDATE = "5a" * 16, b"FEDFTUPD..."
@@ -68,6 +70,25 @@ def end(**changes: Any) -> dict[str, Any]:
     return {"kind": "end", "rounds": 1, "best_round": 1, "heads": {}, "files": files, **changes}
 
 
+def statement(seed: bytes = NORTH, signers: tuple[bytes, ...] = (), **changes: Any) -> str:
+    """Of an institution that leaves, signed by the key that it names or by others."""
+    fields = {
+        "label": "fedft/v1/withdrawal", "federation": "hospitals", "coordinator": text(COORDINATOR), "name": "north",
+        "key": text(seed), "ledger": LEDGER, "entries": 4, "head": "ab" * 32, "time_utc": TIME, **changes,
+    }  # fmt: skip
+    return str(document(fields, signers or (seed,), "fedft/v1/withdrawal").decode())
+
+
+def withdrawal(told: str | None = None, **changes: Any) -> dict[str, Any]:
+    fields = {"institution": "north", "last_round": 1, "statement": statement() if told is None else told}
+    return {"kind": "withdrawal", **fields, **changes}
+
+
+def gone() -> dict[str, Any]:
+    """The roster without north."""
+    return {"kind": "roster", "keys": {}, "sha256": ""}
+
+
 def chained(*entries: dict[str, Any]) -> list[str]:
     """Lines of a log without their ends."""
     previous, lines = ZEROS, []
@@ -80,6 +101,8 @@ def chained(*entries: dict[str, Any]) -> list[str]:
 
 
 HONEST = chained(start(), roster(), one_round(), end())
+WITHOUT = one_round(2, cohort=["north", "south"], updates={}, heads={}, quorum=False)
+LEFT = chained(start(), roster(), one_round(), withdrawal(), gone(), WITHOUT, end(rounds=2))
 LAST = digest(HONEST[-1].encode())
 
 
@@ -109,6 +132,11 @@ def entries() -> dict[str, str]:
         "a word with spaces": one_entry(one_round(refused={"south": "patient 17"})),
         "quorum of 1": one_entry(one_round(quorum=1)),
         "a path from the root": one_entry(end(files={"/etc/passwd": {"bytes": 1, "sha256": digest(b"")}})),
+        "a withdrawal of words": one_entry(withdrawal("north leaves")),
+        "a withdrawal that a stranger signed": one_entry(withdrawal(statement(signers=(STRANGER,)))),
+        "a withdrawal that two signed": one_entry(withdrawal(statement(signers=(NORTH, STRANGER)))),
+        "a withdrawal with a reason": one_entry(withdrawal(statement(reason="patient 17"))),
+        "a withdrawal before round -1": one_entry(withdrawal(last_round=-1)),
         "NaN": one_entry(end())[:-1].replace('"best_round":1', '"best_round":NaN') + "}",
     }
 
@@ -124,6 +152,16 @@ def logs() -> dict[str, list[str]]:
         "a second start": chained(start(), start()),
         "a round left out": chained(start(), roster(), one_round(2)),
         "a round twice": chained(start(), roster(), one_round(), one_round()),
+        "left twice": chained(start(), roster(), one_round(), withdrawal(), withdrawal()),
+        "left before it was a member": chained(start(), withdrawal(last_round=0)),
+        "left, of another key": chained(start(), roster(), one_round(), withdrawal(statement(STRANGER))),
+        "left another's federation": chained(
+            start(), roster(), one_round(), withdrawal(statement(coordinator=text(STRANGER)))
+        ),
+        "another left than is named": chained(start(), roster(), one_round(), withdrawal(institution="south")),
+        "left after a round too few": chained(start(), roster(), one_round(), withdrawal(last_round=0)),
+        "left after a round too many": chained(start(), roster(), one_round(), withdrawal(last_round=2)),
+        "an update after it left": chained(start(), roster(), one_round(), withdrawal(), one_round(2)),
         "after the end": chained(start(), roster(), end(rounds=0), one_round()),
         "another entry before": [entry[0], *chained(start() | {"version": "0.1.1"}, roster())[1:]],
     }
@@ -168,6 +206,7 @@ def vectors() -> dict[str, Any]:
         "coordinator": text(COORDINATOR),
         "north": text(NORTH),
         "log": HONEST,
+        "log_with_withdrawal": LEFT,
         "head": note(COORDINATOR, "coordinator", head_text(4, LAST)),
         "attestation": note(NORTH, "north", attestation_text()),
         "answer": UPDATE.decode(),

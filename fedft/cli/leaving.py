@@ -1,0 +1,50 @@
+"""Commands of an institution that leaves: withdraw, and audit contributions, which says what of it stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedft import strict_json
+from fedft.cli.frame import AsJson, Run, console, hint, say
+
+
+def withdraw(
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="The institution's policy.")] = Path("policy.toml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Institution: leave the federation. From now on nothing that depends on a row leaves; there is no way back.
+
+    A running agent needs no restart. What left before stays where it is.
+    """
+    from fedft.audit.findings import rounds_text
+    from fedft.config import load_policy
+    from fedft.deployment.withdrawal import released, statement_file
+    from fedft.deployment.withdrawal import withdraw as leave
+
+    own = load_policy(policy)
+    name, federation = own.institution.name, own.institution.federation
+    if not yes:
+        typer.confirm(f'"{name}" leaves "{federation}" for good, under this key?', abort=True)
+    left, recorded = leave(own)
+    say(f'"{name}" has left "{federation}", {left.time_utc}, after {left.entries} entries of its ledger')
+    say("its ledger has it" if recorded else "its agent runs, takes it before its next answer, and needs no restart")
+    for run, rounds in released(own).items():
+        say(f"left before, and stays in what was made of it: {run}, {rounds_text(rounds)}")
+    hint(
+        f"send {statement_file(own)} to the coordinator: fedft provision revoke DIR {name} --withdrawal withdrawal.json"
+    )
+
+
+def contributions(run: Run, as_json: AsJson = False) -> None:
+    """Whose updates are in the adapters of the run in folder RUN, and what being without one would take."""
+    from fedft.audit.contributions import contributions_of
+    from fedft.display.contributions import contributions_view
+
+    found = contributions_of(run)
+    if as_json:
+        say(strict_json.dumps(found.as_json(), indent=2))
+    else:
+        console().print(contributions_view(found))
