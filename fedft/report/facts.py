@@ -277,8 +277,23 @@ class Security(TypedDict):
     releases: list[ReleaseText]
 
 
+class ContributionText(TypedDict):
+    """Whose updates are in which adapter. rounds: whose sum has its update. free: the newest state without it, 0 the
+    start; again: rounds to train anew from there. left_after: the last round with its update, where it signed that it leaves.
+    """
+
+    institution: str
+    rounds: list[int]
+    in_best: bool
+    in_final: bool
+    free: int
+    again: int
+    left_after: int | None
+
+
 class Residual(TypedDict):
     not_protected: list[str]
+    contributions: list[ContributionText]
     assumptions: list[str]
     deviations: list[FindingText]
     sign_off: list[str]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from fedft.report.facts import FindingText, Residual
+from fedft.audit.contributions import contributions_of
+from fedft.audit.findings import rounds_text
+from fedft.errors import StorageError
+from fedft.report.facts import ContributionText, FindingText, Residual
 from fedft.report.form import Document
-from fedft.report.page import bullets, cell, paragraph, section, table
+from fedft.report.page import bullets, cell, figure, paragraph, section, subsection, table
 from fedft.report.sources import Sources
 from fedft.report.words import unit_of
 
@@ -46,6 +49,11 @@ The coordinator's key in part 1 is the one that its people confirm: compare the 
 
 Gaussian noise is sampled in floating point; the accountant has no term for that (fedft/privacy/noise.py says why).
 """
+_LEAVING = (
+    "An update cannot be subtracted: later ones were trained on an adapter that had it. To be without one, the others "
+    "train again from the newest state without it (fedft coordinate --resume RUN --without NAME), and pay for it from "
+    "their budgets."
+)
 _SIGN_OFF = ("Privacy officer of each institution", "Information security officer", "Coordinator", "Auditor")
 
 
@@ -59,6 +67,7 @@ def facts(sources: Sources) -> Residual:
     )
     return {
         "not_protected": limits,
+        "contributions": _contributions(sources),
         "assumptions": _listed(_ASSUMPTIONS, unit),
         "deviations": findings(sources),
         "sign_off": list(_SIGN_OFF),
@@ -78,6 +87,26 @@ def findings(sources: Sources) -> list[FindingText]:
     ]
 
 
+def _contributions(sources: Sources) -> list[ContributionText]:
+    """None where the run's own record cannot be read: the verification says so."""
+    try:
+        found = contributions_of(sources.run.folder).institutions
+    except StorageError:
+        return []
+    return [
+        {
+            "institution": one.institution,
+            "rounds": list(one.rounds),
+            "in_best": one.best,
+            "in_final": one.final,
+            "free": one.free,
+            "again": one.again,
+            "left_after": sources.log.left.get(one.institution),
+        }
+        for one in found
+    ]
+
+
 def view(document: Document) -> str:
     found = document["parts"]["residual"]
     kinds = {"claim": "does not hold", "input": "could not be read", "note": "to be seen"}
@@ -90,6 +119,7 @@ def view(document: Document) -> str:
         TITLE,
         "<h3>What is not protected</h3>" + bullets(found["not_protected"]),
         "<h3>What the claims rest on</h3>" + bullets(found["assumptions"]),
+        _who_is_in_it(document),
         "<h3>What deviated</h3>",
         table(("Kind", "Where", "Word", "What"), rows)
         or paragraph("Nothing: every figure that was recomputed agrees with what the run states.", "good"),
@@ -98,6 +128,25 @@ def view(document: Document) -> str:
         "</div>",
         number=9,
     )
+
+
+def _who_is_in_it(document: Document) -> str:
+    found, at = document["parts"]["residual"]["contributions"], "/parts/residual/contributions"
+    rows = [
+        [
+            cell(one["institution"]),
+            cell(rounds_text(one["rounds"]) if one["rounds"] else "none"),
+            figure(document, f"{at}/{i}/in_best"),
+            figure(document, f"{at}/{i}/in_final"),
+            cell(f"after round {one['free']}" if one["free"] else "the start"),
+            figure(document, f"{at}/{i}/again"),
+            cell("no" if one["left_after"] is None else f"after round {one['left_after']}"),
+        ]
+        for i, one in enumerate(found)
+    ]
+    head = ("Institution", "In the sums of", "In the best adapter", "In the last", "Newest state without it",
+            "Rounds to train again", "Has left")  # fmt: skip
+    return subsection("Who is in it", table(head, rows, numeric=(5,)), paragraph(_LEAVING, "note")) if rows else ""
 
 
 def _listed(text: str, unit: str) -> list[str]:

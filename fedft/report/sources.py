@@ -29,11 +29,15 @@ _FILES = (
 
 @dataclass(frozen=True)
 class Log:
-    """Of the coordinator's audit log, up to the first entry that cannot be read. keys: as they stand at its end."""
+    """Of the coordinator's audit log, up to the first entry that cannot be read. keys: as they stand at its end.
+
+    left: by institution that signed that it leaves, the last round with its update.
+    """
 
     start: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     rounds: tuple[LogEntry, ...] = ()
+    left: Mapping[str, int] = field(default_factory=dict)
     first_utc: str = ""
     last_utc: str = ""
 
@@ -112,7 +116,7 @@ def _log(path: Path) -> Log:
         return Log()
     start: Mapping[str, Any] = {}
     keys: Mapping[str, str] = {}
-    rounds, times = [], []
+    rounds, times, left = [], [], {}
     try:
         for entry in read_entries(path):
             times.append(entry.time_utc)
@@ -122,9 +126,11 @@ def _log(path: Path) -> Log:
                 keys = entry.fields["keys"]
             elif entry.kind == "round":
                 rounds.append(entry)
+            elif entry.kind == "withdrawal":
+                left[str(entry.fields["institution"])] = int(entry.fields["last_round"])
     except RecordError:
         pass  # the verdict says so
-    return Log(start, keys, tuple(rounds), times[0] if times else "", times[-1] if times else "")
+    return Log(start, keys, tuple(rounds), left, times[0] if times else "", times[-1] if times else "")
 
 
 def _policies(paths: Sequence[Path]) -> dict[str, Policy]:
