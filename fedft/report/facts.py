@@ -278,8 +278,10 @@ class Security(TypedDict):
 
 
 class ContributionText(TypedDict):
-    """Whose updates are in which adapter. rounds: whose sum has its update. free: the newest state without it, 0 the
-    start; again: rounds to train anew from there. left_after: the last round with its update, where it signed that it leaves.
+    """Whose updates are in which adapter.
+
+    rounds: whose sum has its update. free: the newest state without it, 0 the start; again: rounds to train anew from
+    there. left_after: the last round with its update, where it signed that it leaves.
     """
 
     institution: str
