@@ -4,21 +4,23 @@
 
 Each federation is attacked at both epsilons; its control, without privacy, is played once. ``least_control``: the
 smallest epsilon that a control showed, at least, at delta 1e-6; it should be 3 or more. ``within``: no claim was
-contradicted. Sets: the hospitals' notes and, as a causal model, their instructions (scenarios/), BANKING77 with the
+contradicted. With --only, the other sets stay as the file has them. Sets: the hospitals' notes and, as a causal model, their instructions (scenarios/), BANKING77 with the
 head on all-MiniLM-L6-v2 (needs the data, see utility.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from _frozen_layers import keep_frozen_states
 from _recipes import overrides_of
-from _result import emit
+from _result import command, emit
 from utility import ROOT, data_folder
 
 from fedft.attack.evidence import CLAIM, CONTROL
@@ -61,6 +63,11 @@ def measure(name: str, terms: AttackTerms, **overrides: Any) -> dict[str, Any]:
     return found
 
 
+def measured_before(file: Path | None) -> dict[str, Any]:
+    """Sets of earlier calls with --only: each has its own command and date."""
+    return {} if file is None or not file.exists() else dict(json.loads(file.read_text(encoding="utf-8"))["sets"])
+
+
 def shortened(evidence: dict[str, Any], name: str) -> dict[str, Any]:
     play, figures = next(play for play in evidence["plays"] if play["name"] == name), evidence["figures"][name]
     return {
@@ -82,7 +89,9 @@ def main() -> None:
         terms = replace(TERMS, canaries=40, least=0.0)
         sets = {"instructions": measure("instructions", terms, **{"federation.rounds": 1, "training.local_steps": 1})}
     else:
-        sets = {name: measure(name, TERMS) for name in args.only or INSTITUTIONS}
+        sets = measured_before(args.write) if args.only else {}
+        for name in args.only or INSTITUTIONS:
+            sets[name] = {**measure(name, TERMS), "command": command(), "date": f"{date.today()}"}
     figures = {
         "least_control": min(found["control"]["epsilon_at_least"] for found in sets.values()),
         "within": all(c["verdict"] != "falsified" for found in sets.values() for c in found["claims"].values()),
