@@ -4,8 +4,8 @@
 
 Each federation is attacked at both epsilons; its control, without privacy, is played once. ``least_control``: the
 smallest epsilon that a control showed, at least, at delta 1e-6; it should be 3 or more. ``within``: no claim was
-contradicted. With --only, the other sets stay as the file has them. Sets: the hospitals' notes and, as a causal model, their instructions (scenarios/), BANKING77 with the
-head on all-MiniLM-L6-v2 (needs the data, see utility.py).
+contradicted. Sets: the hospitals' notes and, as a causal model, their instructions (scenarios/), BANKING77 with the
+head on all-MiniLM-L6-v2 (needs the data, see utility.py). With --only, the file's other sets stay as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def main() -> None:
     else:
         sets = measured_before(args.write) if args.only else {}
         for name in args.only or INSTITUTIONS:
-            sets[name] = {**measure(name, TERMS), "command": command(), "date": f"{date.today()}"}
+            sets[name] = {**measure(name, TERMS), "command": command(), "date": datetime.now(UTC).date().isoformat()}
     figures = {
         "least_control": min(found["control"]["epsilon_at_least"] for found in sets.values()),
         "within": all(c["verdict"] != "falsified" for found in sets.values() for c in found["claims"].values()),

@@ -41,7 +41,7 @@ _ASSUMPTIONS = """
 Each institution ran the code of part 1, or code that does the same, on a machine that it controls: a report can check
 what was recorded, not what a processor did.
 
-No two people share a {unit}, and one person is one {unit}.
+Whoever is to be protected is one {unit}: nobody is spread over two of them.
 
 The random source of the operating system is sound; SHA-256, Ed25519 and AES-256 are.
 
