@@ -15,6 +15,7 @@ from typing import cast
 
 from fedft import __version__, strict_json
 from fedft.audit.folder import Run
+from fedft.audit.unpacked import opened
 from fedft.audit.verify import Verdict
 from fedft.report import controls, correctness, guarantee, identity, mechanism, residual, security, spending, utility
 from fedft.report import sections as told
@@ -31,8 +32,15 @@ def report_of(
     policies: Sequence[Path] = (),
     attacks: Sequence[Path] = (),
 ) -> Document:
-    """The report on the run in ``folder``; parameters and errors as sources.gather."""
-    return document_of(gather(folder, ledgers=ledgers, policies=policies, attacks=attacks))
+    """The report on the run in ``folder``, or in the archive that it is; parameters and errors as sources.gather.
+
+    Raises RecordError, too, for a file that is no whole archive.
+    """
+    if not folder.is_file():
+        return document_of(gather(folder, ledgers=ledgers, policies=policies, attacks=attacks))
+    with opened(folder) as found:
+        packed = [*ledgers, *found.ledgers.items()]
+        return document_of(gather(found.run, ledgers=packed, policies=policies, attacks=attacks, unpacked=found.root))
 
 
 def document_of(sources: Sources) -> Document:

@@ -141,6 +141,7 @@ class ChargeText(TypedDict):
     released: list[int]
     first_utc: str
     last_utc: str
+    cap: float | None
     allowed_by: str
 
 

@@ -63,9 +63,11 @@ class Sources:
     files: Mapping[str, str]
 
     def shown(self, text: str) -> str:
-        """``text`` without the path of the folder, which is this machine's."""
+        """``text`` without the path of the folder and of what lies beside it, which is this machine's."""
         folder = self.run.folder
-        return text.replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "").replace(str(folder), folder.name)
+        for path in (folder.resolve(), folder, folder.resolve().parent):
+            text = text.replace(f"{path}/", "")
+        return text.replace(str(folder), folder.name)
 
     @property
     def institutions(self) -> tuple[str, ...]:
@@ -79,6 +81,7 @@ def gather(
     ledgers: Sequence[tuple[str | None, Path]] = (),
     policies: Sequence[Path] = (),
     attacks: Sequence[Path] = (),
+    unpacked: Path | None = None,
 ) -> Sources:
     """Read and check everything.
 
@@ -87,6 +90,7 @@ def gather(
     ledgers : as for fedft audit recompute
     policies : of institutions
     attacks : evidence that fedft audit attack kept
+    unpacked : as for verify_run
 
     Raises
     ------
@@ -97,7 +101,7 @@ def gather(
     """
     run = read_files(folder)
     try:
-        verdict = verify_run(folder, ledgers=[path for _, path in ledgers])
+        verdict = verify_run(folder, ledgers=[path for _, path in ledgers], unpacked=unpacked)
     except ConfigError:
         verdict = None
     return Sources(

@@ -66,6 +66,7 @@ def _charge(charge: Charge) -> ChargeText:
         "released": sorted(charge.released),
         "first_utc": min(charge.times),
         "last_utc": max(charge.times),
+        "cap": charge.value("cap"),
         "allowed_by": charge.text("allowed_by") or "",
     }
 
@@ -142,7 +143,7 @@ def _charges(found: Ledgers) -> str:
             cell(rounds_text(charge["rounds"])),
             cell(rounds_text(charge["entries"]).removeprefix("rounds ").removeprefix("round ")),
             cell(_unreleased(charge)),
-            cell(charge["allowed_by"] or None),
+            cell(_allowed_by(charge)),
         ]
         for ledger in found["given"]
         for dataset in ledger["datasets"]
@@ -157,6 +158,13 @@ def _event(charge: ChargeText) -> str:
     body = dict(charge["event"])
     kind = str(body.pop("kind"))
     return ", ".join([kind, *(f"{name.replace('_', ' ')} {as_text(value)}" for name, value in body.items())])
+
+
+def _allowed_by(charge: ChargeText) -> str | None:
+    """The line that let something pass without a guarantee, or the cap that was in force."""
+    if charge["allowed_by"] or charge["cap"] is None:
+        return charge["allowed_by"] or None
+    return f"cap of ε {as_text(charge['cap'])}"
 
 
 def _unreleased(charge: ChargeText) -> str | None:

@@ -46,7 +46,7 @@ def write_report(
 
     Parameters
     ----------
-    to : the file; None: report.FORM in the run's folder
+    to : the file; None: report.FORM in the run's folder, which an archive has not
     ledgers, policies, attacks : see sources.gather
 
     Raises
@@ -56,8 +56,10 @@ def write_report(
     ConfigError
         Input that is none; variants where one run is wanted; no browser to print with.
     """
+    if folder.is_file() and to is None:
+        raise ConfigError("expected a place for the report on an archive, found none: name one with --to")
     target = folder / f"report.{form}" if to is None else to
-    variants = part(read_files(folder).summary, "variants")
+    variants = {} if folder.is_file() else part(read_files(folder).summary, "variants")
     if variants and form == "html" and to is None:
         return _write_variants(folder, variants)
     if variants:

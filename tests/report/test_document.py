@@ -201,3 +201,27 @@ def policy_of(name: str, **processing: str) -> str:
     stated = "\n".join(f"{key} = {json.dumps(value)}" for key, value in processing.items())
     head, _, _ = text.partition("[processing]")
     return f"{head}[processing]\n{stated}\n"
+
+
+def test_an_archive_is_reported_on_as_the_folder_it_was(copied: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "run.tar.gz"
+    assert fedft("audit", "bundle", copied, "--to", archive).exit_code == 0
+    found, whole = report_of(archive), report_of(copied)
+    assert found["verification"] is not None
+    assert found["verification"]["valid"]
+    assert found["parts"]["guarantees"] == whole["parts"]["guarantees"]
+    assert str(tmp_path) not in strict_json.dumps(found)
+    assert "fedft-audit-" not in strict_json.dumps(found)
+    wanted = fedft("audit", "report", archive)
+    assert wanted.exit_code == 1
+    assert "name one with --to" in wanted.stderr
+    archive.write_bytes(archive.read_bytes()[:-40])
+    broken = fedft("audit", "report", archive, "--to", tmp_path / "r.html")
+    assert (broken.exit_code, len(broken.stderr.splitlines())) == (1, 1)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_who_allowed_a_charge_is_said(document: Document, html: str) -> None:
+    charge = document["parts"]["ledgers"]["given"][0]["datasets"][0]["charges"][0]
+    assert charge["cap"] == 8.0
+    assert "cap of ε 8" in Page(html).text
