@@ -56,5 +56,6 @@ def trail_of(
         terms=terms_digest(terms),
         base_model=layout.base_digest,
         layout=layout.digest,
+        parent=store.parent(),
     )
     return trail

@@ -15,6 +15,7 @@ from typing import Any
 
 from fedft.audit.folder import Body, number, pick, read_files
 from fedft.errors import StorageError
+from fedft.records.lineage import Parent, is_summed
 
 _MANIFEST = "manifest.json"
 
@@ -22,6 +23,8 @@ _MANIFEST = "manifest.json"
 @dataclass(frozen=True)
 class Contribution:
     """Of one institution. rounds: whose sum has its update.
+
+    Where the run goes on from another's state, that one's rounds are among them.
 
     best, final: whether the best adapter, which is the exported one, and that of the last round depend on it. free: the
     newest state without it that the folder has or that follows from the configuration: a round, 0 the start. again:
@@ -63,8 +66,10 @@ def contributions_of(folder: Path) -> Contributions:
     run = read_files(folder)
     records = run.rounds
     names = sorted({name for record in records for name in _names(record)})
-    rounds = summed_rounds(records)
-    done = max((_round(record) for record in records), default=0)
+    parent = Parent.of_config(run.config)
+    names = sorted({*names, *(() if parent is None else parent.contributed)})
+    rounds = summed_rounds(records, {} if parent is None else parent.contributed)
+    done = max((_round(record) for record in records), default=0 if parent is None else parent.round)
     best = _best_round(folder)
     kept = _kept(folder)
     return Contributions(
@@ -75,13 +80,14 @@ def contributions_of(folder: Path) -> Contributions:
     )
 
 
-def summed_rounds(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
-    """By institution, the rounds of these records whose sum has its update."""
-    found: dict[str, list[int]] = {}
-    for record in records:
-        if record.get("quorum") is True:
-            for name in record["updates"]:
-                found.setdefault(name, []).append(_round(record))
+def summed_rounds(
+    records: Iterable[Mapping[str, Any]], before: Mapping[str, Iterable[int]]
+) -> dict[str, tuple[int, ...]]:
+    """By institution, the rounds of these records whose sum has its update, after those of ``before``."""
+    found = {name: list(rounds) for name, rounds in before.items()}
+    for record in filter(is_summed, records):
+        for name in record["updates"]:
+            found.setdefault(name, []).append(_round(record))
     return {name: tuple(sorted(rounds)) for name, rounds in found.items()}
 
 

@@ -94,7 +94,9 @@ def recompute(
             spendings[name] = read_spending(name, path)
         except FedftError as error:
             findings.append(bad_input("ledger-unreadable", name, str(error)))
-    names = [*dict.fromkeys((*run.institutions, *sections(run.config), *spendings))]
+    left_out = pick(run.config, "parent.without") or ()
+    known_names = dict.fromkeys((*run.institutions, *sections(run.config), *spendings))
+    names = [name for name in known_names if name not in left_out]
     accounts: list[Account] = []
     for name in names:
         if name in spendings:

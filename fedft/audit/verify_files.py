@@ -13,6 +13,7 @@ from fedft.audit.bundle_names import is_packed
 from fedft.audit.mismatch import Broken
 from fedft.audit.verify_log import LogStory, RoundFacts
 from fedft.records.files import GROWING, all_files, digest_of
+from fedft.records.lineage import PARENT, is_summed
 from fedft.records.log import HEAD, LOG
 
 KEPT_ROUNDS = 2
@@ -28,6 +29,9 @@ def check_config(folder: Path, story: LogStory) -> None:
     if path.is_file() and path.stat().st_size > _MAX_LINE:
         raise Broken(path.name, f"at most {_MAX_LINE} bytes", f"{path.stat().st_size}", story.signer)
     _require(folder, "config.json", str(story.start["config"]), f"{LOG}, entry 1", story)
+    said = json.loads(path.read_bytes()).get(PARENT)
+    if said != (None if story.parent is None else story.parent.as_json()):
+        raise Broken(path.name, f"the run that entry 2 of {LOG} goes on from, or none", "another", story.signer)
 
 
 def check_metrics(folder: Path, story: LogStory) -> None:
@@ -54,15 +58,19 @@ def check_checkpoints(folder: Path, story: LogStory) -> None:
     home, there = folder / "checkpoints", set()
     for path in sorted(home.glob("round-*")):
         number = int(path.name[6:]) if path.name[6:].isdigit() and len(path.name) < 20 else 0
-        if story.end is None and number == len(story.rounds) + 1:
+        if story.end is None and number == story.newest + 1:
             continue  # died before its entry
-        if not 1 <= number <= len(story.rounds):
-            raise Broken(f"checkpoints/{path.name}", f"a round from 1 to {len(story.rounds)}", "another", story.signer)
+        if number and number == story.base:
+            _check_base(folder, path.name, story)
+            continue
+        if not story.base < number <= story.newest:
+            said = f"a round from {story.base + 1} to {story.newest}"
+            raise Broken(f"checkpoints/{path.name}", said, "another", story.signer)
         there.add(number)
-        _check_checkpoint(folder, path.name, story.rounds[number - 1], story)
-    for number in range(max(1, len(story.rounds) - KEPT_ROUNDS + 1), len(story.rounds) + 1):
+        _check_checkpoint(folder, path.name, story.rounds[number - story.base - 1], story)
+    for number in range(max(story.base + 1, story.newest - KEPT_ROUNDS + 1), story.newest + 1):
         if number not in there:
-            said = f"the state that entry {story.rounds[number - 1].sequence} of {LOG} names"
+            said = f"the state that entry {story.rounds[number - story.base - 1].sequence} of {LOG} names"
             raise Broken(f"checkpoints/round-{number:04d}", said, "none", story.signer)
 
 
@@ -106,12 +114,38 @@ def _not_covered(path: Path, name: str, covered: dict[str, Any]) -> str | None:
     return f"{name} from byte {size} on" if path.stat().st_size > size else None
 
 
-def _check_checkpoint(folder: Path, name: str, facts: RoundFacts, story: LogStory) -> None:
-    where, home = f"{LOG}, entry {facts.sequence}", f"checkpoints/{name}"
-    _require(folder, f"{home}/manifest.json", facts.checkpoint, where, story)
+def _check_base(folder: Path, name: str, story: LogStory) -> None:
+    """The state of another run that this one begins with: whose it is, and whose updates are in it."""
+    parent, home = story.parent, f"checkpoints/{name}"
+    if parent is None:
+        return
+    _check_tensors(folder, home, parent.checkpoint, f"{LOG}, entry 2", story)
+    try:
+        told = json.loads((folder / home / "manifest.json").read_bytes())["manifest"]
+        whose = told["run"], told["round"]
+        inside = {(who, one["round"]) for one in filter(is_summed, told["records"]) for who in one["updates"]}
+    except (LookupError, TypeError, AttributeError):
+        raise Broken(f"{home}/manifest.json", "a checkpoint's manifest", "something else", story.signer) from None
+    if whose != (parent.run, parent.round):
+        said = f"the state after round {parent.round} of {parent.run}, as entry 2 of {LOG} says"
+        raise Broken(home, said, f"one of round {whose[1]} of {whose[0]}", story.signer)
+    for who, number in sorted(inside):
+        if number not in parent.contributed.get(who, ()):
+            found = f"one of {who} in round {number} beside them"
+            raise Broken(home, f"the updates that entry 2 of {LOG} names", found, story.signer)
+
+
+def _check_tensors(folder: Path, home: str, manifest: str, where: str, story: LogStory) -> str:
+    """The path of a checkpoint's tensors, which are those that its manifest names, which has this digest."""
+    _require(folder, f"{home}/manifest.json", manifest, where, story)
     tensors = _tensors(folder, home, story)
     file = f"{home}/tensors-{tensors[:16]}.safetensors"
     _require(folder, file, tensors, f"{home}/manifest.json", story)
+    return file
+
+
+def _check_checkpoint(folder: Path, name: str, facts: RoundFacts, story: LogStory) -> None:
+    file = _check_tensors(folder, f"checkpoints/{name}", facts.checkpoint, f"{LOG}, entry {facts.sequence}", story)
     if tensor_digest(folder / file, "adapter") != facts.adapter:
         raise Broken(file, f"the adapter that entry {facts.sequence} of {LOG} names", "another", story.signer)
 
@@ -120,10 +154,10 @@ def _check_best(folder: Path, story: LogStory) -> None:
     """The best adapter is that of a round in the log."""
     best = int((story.end or {}).get("best_round", 0))
     home = "checkpoints/best"
-    if not 1 <= best <= len(story.rounds) or not (folder / home / "manifest.json").is_file():
+    if not story.base < best <= story.newest or not (folder / home / "manifest.json").is_file():
         return
     tensors = _tensors(folder, home, story)
-    facts = story.rounds[best - 1]
+    facts = story.rounds[best - story.base - 1]
     if tensor_digest(folder / home / f"tensors-{tensors[:16]}.safetensors", "adapter") != facts.adapter:
         raise Broken(home, f"the adapter of round {best}, as entry {facts.sequence} of {LOG} says", "another")
 

@@ -114,7 +114,8 @@ class LedgerCheck:
                     plans[entry.fields["round"]] = entry
                 else:
                     released[entry.fields["round"]] = (entry, told)
-        for number, facts in enumerate(story.rounds, start=1):
+        for place, facts in enumerate(story.rounds):
+            number = story.base + place + 1
             if opened.name not in facts.released:
                 continue
             where = f"{LOG}, entry {facts.sequence}"
@@ -122,19 +123,19 @@ class LedgerCheck:
                 said = f"the release of round {number} that {where} names"
                 raise Broken(opened.shown, said, "none", story.signer)
             release, told = released[number]
-            place = f"{opened.shown}, entry {release.sequence}"
+            shown = f"{opened.shown}, entry {release.sequence}"
             if release.fields["sha256"] != facts.released[opened.name]:
                 said = f"bytes with SHA-256 {facts.released[opened.name][:16]}, as {where} says"
-                raise Broken(place, said, str(release.fields["sha256"])[:16], story.signer)
+                raise Broken(shown, said, str(release.fields["sha256"])[:16], story.signer)
             intent = plans[number]
             if intent.fields["plan_digest"] != facts.plan:
                 said = f"the plan {facts.plan[:16]}, as {where} says"
                 found = str(intent.fields["plan_digest"])[:16]
                 raise Broken(f"{opened.shown}, entry {intent.sequence}", said, found, story.signer)
-            least = story.rounds[number - 2].sequence if number > 1 else 1
+            least = story.rounds[place - 1].sequence if place else 1
             if told < least:
                 said = f"a receipt of {least} entries or more of {LOG} before it"
-                raise Broken(place, said, f"one of {told}" if told else "none", self._signer(opened.name))
+                raise Broken(shown, said, f"one of {told}" if told else "none", self._signer(opened.name))
 
     def _check_receipts(self, opened: _Opened) -> None:
         for entry in opened.entries:

@@ -17,6 +17,7 @@ from fedft.ledger.attestation import Attestation, open_attestation
 from fedft.ledger.chain import Head
 from fedft.records.entries import LogEntry
 from fedft.records.heads import LogHead
+from fedft.records.lineage import PARENT, Parent
 from fedft.records.log import HEAD, LOG, Chain, read_entries, read_head
 from fedft.types import Digest
 
@@ -39,6 +40,7 @@ class LogStory:
 
     hashes: of its entries. keys: as they stand at its end. heads: of each ledger, with the number of the entry that
     keeps it. left: who withdrew, and how far its ledger had come then, likewise.
+    parent: the run whose state this one goes on from.
     """
 
     start: dict[str, Any]
@@ -49,6 +51,7 @@ class LogStory:
     keys: dict[str, PublicKey] = field(default_factory=dict)
     heads: dict[str, list[tuple[int, Head]]] = field(default_factory=dict)
     left: dict[str, tuple[int, Head]] = field(default_factory=dict)
+    parent: Parent | None = None
     end: dict[str, Any] | None = None
 
     @property
@@ -58,6 +61,15 @@ class LogStory:
     @property
     def signer(self) -> str:
         return signer("coordinator", self.coordinator)
+
+    @property
+    def base(self) -> int:
+        """The round before the first of the log."""
+        return 0 if self.parent is None else self.parent.round
+
+    @property
+    def newest(self) -> int:
+        return self.base + len(self.rounds)
 
     def require_holds(self, head: LogHead, where: str) -> None:
         """Raise Broken unless this log is the one of a head that its coordinator signed, or goes on from there."""
@@ -163,14 +175,16 @@ def _take(story: LogStory, entry: LogEntry) -> None:
             story.keys = {name: PublicKey(text) for name, text in fields["keys"].items()}
         except ConfigError:
             raise Broken(where, "public keys", "one for which anyone can sign", story.signer) from None
+    elif entry.kind == "parent":
+        story.parent = Parent.of_config({PARENT: fields})
     elif entry.kind == "withdrawal":
         told = Withdrawal.open(fields["statement"])
         story.left[told.name] = (entry.sequence, Head(told.ledger, told.entries, Digest(told.head)))
     elif entry.kind == "round":
         _take_round(story, entry, where)
     elif entry.kind == "end":
-        if fields["rounds"] != len(story.rounds):
-            raise Broken(where, f"{len(story.rounds)} rounds", f"{fields['rounds']}", story.signer)
+        if fields["rounds"] != story.newest:
+            raise Broken(where, f"{story.newest} rounds", f"{fields['rounds']}", story.signer)
         for name, note in fields["heads"].items():
             _keep(story, entry.sequence, name, _attestation(story, name, note, where, round=0))
         story.end = dict(fields)

@@ -12,6 +12,7 @@ import typer
 
 from fedft import strict_json
 from fedft.cli.frame import INTERRUPTED, AsJson, File, Overrides, Plain, Run, console, fail, hint, log_into, say
+from fedft.cli.leaving import Without, folder_without, tell_begun
 from fedft.errors import ConfigError, FedftError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def coordinate(
         Path | None, typer.Option(metavar="DIR", help="The run's new folder. Default: runs/NAME-DATE-TIME.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with an unfinished run's folder.")] = None,
+    without: Without = None,
     superlink: Annotated[
         str | None, typer.Option(metavar="NAME", help="Connection in DIR/flower/config.toml. Default: its own.")
     ] = None,
@@ -59,13 +61,22 @@ def coordinate(
     ] = 0.5,
     plain: Plain = False,
 ) -> None:
-    """Run the federation in FILE across its members over the SuperLink; with --resume, go on with one."""
+    """Run the federation in FILE across its members over the SuperLink; with --resume, go on with one.
+
+    With --resume RUN --without NAME, train RUN anew from its newest state that has no update of NAME, in a new folder.
+    """
+    from fedft.assembly.retraining import is_begun
     from fedft.deployment import coordinate as runs
     from fedft.deployment.provision import Coordinator
 
-    if (file is None) == (resume is None):
-        raise typer.BadParameter("give FILE, or --resume DIR alone")
+    if (file is None) == (resume is None) or (without and resume is None):
+        raise typer.BadParameter("give FILE, or --resume DIR alone, or with --without")
     opened = Coordinator.open(home)
+    if resume is not None and without:
+        parent, resume = resume, folder or folder_without(resume, without)
+        if not is_begun(resume, parent=parent, names=without):
+            made = runs.begin_without(without, parent=parent, folder=resume, coordinator=opened, overrides=set_ or ())
+            tell_begun(made, resume)
     where = resume or folder
     if file is not None:
         config = _config(file, set_)

@@ -1,14 +1,22 @@
-"""Commands of an institution that leaves: withdraw, and audit contributions, which says what of it stays."""
+"""Commands about an institution that leaves: withdraw; audit contributions, what of it stays; the option --without."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedft import strict_json
 from fedft.cli.frame import AsJson, Run, console, hint, say
+
+if TYPE_CHECKING:
+    from fedft.records.lineage import Parent
+
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="NAME", help="With --resume: train anew without this institution. Repeatable."),
+]
 
 
 def withdraw(
@@ -48,3 +56,15 @@ def contributions(run: Run, as_json: AsJson = False) -> None:
         say(strict_json.dumps(found.as_json(), indent=2))
     else:
         console().print(contributions_view(found))
+
+
+def folder_without(run: Path, names: list[str]) -> Path:
+    """Where a run is trained anew, unless another folder is given: beside it."""
+    return run.resolve().with_name(f"{run.resolve().name}-without-{'-'.join(sorted(set(names)))}")
+
+
+def tell_begun(parent: Parent, folder: Path) -> None:
+    """What was made of --without, and what it costs."""
+    state = f"the state after round {parent.round}" if parent.round else "the start"
+    say(f"{parent.run} anew from {state}, without {', '.join(parent.without)}, in {folder}; it stays as it is itself")
+    hint("what the others spent stays spent, and they are charged for these rounds again, within their caps")

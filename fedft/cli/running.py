@@ -20,6 +20,7 @@ from fedft.cli.frame import (
     log_into,
     say,
 )
+from fedft.cli.leaving import Without, folder_without, tell_begun
 from fedft.errors import ConfigError, FedftError
 
 if TYPE_CHECKING:
@@ -50,16 +51,23 @@ def simulate(
         Literal["local", "flower"], typer.Option(help="In this process, or on Flower's simulation runtime.")
     ] = "local",
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with an unfinished run's folder.")] = None,
+    without: Without = None,
     variant: Annotated[str | None, typer.Option(metavar="NAME", help="Play this variant of the file alone.")] = None,
     plain: Plain = False,
 ) -> None:
     """Play the whole federation in FILE on this machine; with --resume, go on with one, FILE or not.
+
+    With --resume RUN --without NAME, train RUN anew from its newest state that has no update of NAME, in a new folder.
 
     Exit code 4: a check that the file announces does not hold.
     """
     from fedft.display.make import make_display
     from fedft.display.summary import checks_hold, next_steps, summary_view
 
+    if without:
+        if resume is None or file is not None or variant is not None:
+            raise typer.BadParameter("give --without with --resume RUN, and no FILE")
+        resume, set_ = _begun_without(without, resume, folder, set_), None
     if file is None and (resume is None or set_ or variant is not None):
         raise typer.BadParameter("give FILE, or --resume DIR alone")
     config = None if file is None else config_of(file, set_ or [], variant)
@@ -114,6 +122,16 @@ def _chosen(given: FederationConfig | None, where: Path, *, resumed: bool) -> Fe
             "start a new run"
         )
     return stored
+
+
+def _begun_without(names: list[str], parent: Path, folder: Path | None, overrides: list[str] | None) -> Path:
+    """The folder of the run that trains ``parent`` anew without ``names``."""
+    from fedft.assembly.retraining import begin_without, is_begun
+
+    where = folder or folder_without(parent, names)
+    if not is_begun(where, parent=parent, names=names):
+        tell_begun(begin_without(names, parent=parent, folder=where, overrides=overrides or ()), where)
+    return where
 
 
 def _how_to_resume(where: Path) -> str:

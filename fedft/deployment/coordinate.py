@@ -10,9 +10,11 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedft.assembly import retraining
 from fedft.assembly.runs import as_written, run_name
 from fedft.config import FederationConfig
 from fedft.deployment.bundle import write_bundle
@@ -22,6 +24,7 @@ from fedft.deployment.provision import Coordinator
 from fedft.deployment.provision_superlink import FLOWER_HOME, QUIET, flower_program
 from fedft.errors import ConfigError, FederationError
 from fedft.identity.roster import Roster
+from fedft.records.lineage import Parent
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 
@@ -45,6 +48,24 @@ def begin(config: FederationConfig, folder: Path, coordinator: Coordinator, *, p
     RunFolder(folder).create(as_written(config, run=run_name(config, folder, resume=False)))
     home = coordinator.folder.resolve()
     Deployment(str(home / "coordinator.key"), str(home / "roster.json"), cohort, poll_s).write(folder)
+
+
+def begin_without(
+    names: Sequence[str], *, parent: Path, folder: Path, coordinator: Coordinator, overrides: Sequence[str] = ()
+) -> Parent:
+    """Make ``folder`` the run that trains ``parent`` anew without ``names``, for who was in it and still is a member.
+
+    Raises ConfigError as retraining.begin_without, and while the parent is being played.
+    """
+    before = Deployment.read(parent)
+    if is_played(parent):
+        raise ConfigError(f"expected nobody to play the run in {parent}, found a ServerApp: wait until it has ended")
+    made = retraining.begin_without(names, parent=parent, folder=folder, overrides=overrides)
+    members = {member.name for member in coordinator.roster.members}
+    home = coordinator.folder.resolve()
+    cohort = tuple(name for name in before.cohort if name in members and name not in made.without)
+    Deployment(str(home / "coordinator.key"), str(home / "roster.json"), cohort, before.poll_s).write(folder)
+    return made
 
 
 def play(folder: Path, coordinator: Coordinator, observer: Observer, *, superlink: str | None = None) -> dict[str, Any]:

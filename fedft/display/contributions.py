@@ -29,6 +29,6 @@ def _yes(there: bool) -> str:
 
 
 _PRICE = (
-    "exported is the best; to be without one is to train anew without it, from the newest state that has nothing of "
-    "it; what the others spent stays spent, and they are charged for these rounds again"
+    "exported is the best; to be without NAME: fedft coordinate (or simulate) --resume RUN --without NAME, which "
+    "trains anew from there in a folder of its own; what the others spent stays spent, and they are charged again"
 )

@@ -24,7 +24,7 @@ MAX_ENTRY = 16 * 2**20
 """Bytes of an entry."""
 MAX_INTEGER = 2**53 - 1
 
-Kind = Literal["start", "roster", "withdrawal", "round", "end"]
+Kind = Literal["start", "parent", "roster", "withdrawal", "round", "end"]
 Check = Callable[[Any], bool]
 
 _COMMON = frozenset({"label", "kind", "sequence", "previous", "time_utc"})
@@ -127,6 +127,7 @@ def _maybe(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
+_RUN = _text(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _DIGEST = _text(r"[0-9a-f]{64}")
 _NAME = _text(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _KEY = _text(r"ed25519:[0-9a-f]{64}")
@@ -155,10 +156,18 @@ _ALWAYS: dict[str, Check] = {
 }
 _KINDS: dict[Kind, dict[str, Check]] = {
     "start": {
-        "run": _text(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}"),
+        "run": _RUN,
         "coordinator": _KEY,
         "version": _VERSION,
         **dict.fromkeys(("code", "packages", "config", "terms", "base_model", "layout"), _DIGEST),
+    },
+    "parent": {
+        "run": _RUN,
+        "round": _number(0),
+        "without": _NAMES,
+        "contributed": _map(_NAME, _list(_number(1))),
+        "checkpoint": _text(r"(?:[0-9a-f]{64})?"),
+        "head": _text(r"(?s).{0,1024}"),
     },
     "roster": {"keys": _map(_NAME, _KEY), "sha256": _text(r"(?:[0-9a-f]{64})?")},
     "withdrawal": {"institution": _NAME, "last_round": _number(0), "statement": _is_statement},

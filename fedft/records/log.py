@@ -22,24 +22,27 @@ from fedft.identity.notes import MAX_NOTE
 from fedft.identity.withdrawal import Withdrawal
 from fedft.records.entries import BEFORE_THE_FIRST, MAX_ENTRY, Kind, LogEntry, make_entry, parse_entry
 from fedft.records.heads import LogHead
+from fedft.records.lineage import is_summed
 
 LOG = "audit.jsonl"
 HEAD = "audit.head"
 
 
 class Chain:
-    """Checks one entry after the other for its place. Holds the last one, and who belongs and who has left.
+    """Checks one entry after the other for its place. Holds the last one, and who belongs, has left, or is left out.
 
-    contributed: by institution, the newest round whose sum has an update of it.
+    round: the newest. base: the round of another run's state that the first one follows. contributed: by institution,
+    the newest round whose sum has an update of it.
     """
 
     def __init__(self) -> None:
         self.last: LogEntry | None = None
-        self.round = 0
+        self.round = self.base = 0
         self.contributed: dict[str, int] = {}
         self._coordinator = ""
         self._keys: Mapping[str, str] = {}
         self._left: set[str] = set()
+        self._without: frozenset[str] = frozenset()
 
     @property
     def count(self) -> int:
@@ -56,11 +59,15 @@ class Chain:
         self.last = entry
         if entry.kind == "start":
             self._coordinator = entry.fields["coordinator"]
+        elif entry.kind == "parent":
+            self.round = self.base = entry.fields["round"]
+            self._without = frozenset(entry.fields["without"])
+            self.contributed = {name: rounds[-1] for name, rounds in entry.fields["contributed"].items()}
         elif entry.kind == "roster":
             self._keys = entry.fields["keys"]
         elif entry.kind == "withdrawal":
             self._left.add(self._keys[entry.fields["institution"]])
-        elif entry.kind == "round" and entry.fields["quorum"]:
+        elif entry.kind == "round" and is_summed(entry.fields):
             self.contributed |= dict.fromkeys(entry.fields["updates"], self.round)
 
     def is_news(self, left: Withdrawal) -> bool:
@@ -80,7 +87,9 @@ class Chain:
             raise RecordError('expected kind "start" for the first entry and no other, found it otherwise')
         if self.last is not None and self.last.kind == "end":
             raise RecordError('expected nothing after the entry of kind "end", found one more')
-        if entry.kind == "round":
+        if entry.kind == "parent":
+            self._require_parent(entry)
+        elif entry.kind == "round":
             self._require_round(entry)
         elif entry.kind == "withdrawal":
             self._require_withdrawal(entry)
@@ -88,9 +97,20 @@ class Chain:
     def _require_round(self, entry: LogEntry) -> None:
         if entry.fields["round"] != self.round + 1:
             raise RecordError(f"expected round {self.round + 1}, found round {entry.fields['round']}")
-        gone = [name for name in entry.fields["updates"] if self._keys.get(name) in self._left]
+        updates = entry.fields["updates"]
+        gone = [name for name in updates if self._keys.get(name) in self._left or name in self._without]
         if gone:
-            raise RecordError(f"expected no update of one who has left, found one of {gone[0]}")
+            raise RecordError(f"expected no update of one who has left or is left out, found one of {gone[0]}")
+
+    def _require_parent(self, entry: LogEntry) -> None:
+        if self.count != 1:
+            raise RecordError("expected the entry of another run's state right after the first, found it elsewhere")
+        without, contributed = entry.fields["without"], entry.fields["contributed"]
+        newest = entry.fields["round"]
+        if not without or contributed.keys() & set(without):
+            raise RecordError("expected a state without any update of those who are left out, found one with")
+        if any(rounds != sorted(set(rounds)) or not rounds or rounds[-1] > newest for rounds in contributed.values()):
+            raise RecordError(f"expected rounds up to {newest} in their order, found others")
 
     def _require_withdrawal(self, entry: LogEntry) -> None:
         left, fields = Withdrawal.open(entry.fields["statement"]), entry.fields
@@ -138,7 +158,7 @@ class AuditLog:
 
     @property
     def rounds(self) -> int:
-        """How many are in it."""
+        """The newest in it, or of the state that it begins with."""
         return self._chain.round
 
     def append_withdrawal(self, statement: str) -> None:

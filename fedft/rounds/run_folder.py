@@ -4,7 +4,8 @@
 
     RUN/config.json               the resolved configuration
     RUN/metrics.jsonl             one line per finished round
-    RUN/checkpoints/round-0007/   the state after round 7; the last two are kept
+    RUN/checkpoints/round-0007/   the state after round 7; the last two are kept, of each institution the one before its
+                                  first update, and the one that the run began with
     RUN/checkpoints/best/         the adapter that did best on the coordinator's own rows
     RUN/audit.jsonl, audit.head   the audit log and its signed head (fedft/records)
     RUN/secagg.json               under secure aggregation: its setup, and whom the newest question named
@@ -33,6 +34,7 @@ from fedft import strict_json
 from fedft.durable import write_whole
 from fedft.errors import ConfigError, StorageError
 from fedft.model.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
+from fedft.records.lineage import Parent, first_sums
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 KEPT_ROUNDS = 2
@@ -72,6 +74,10 @@ class RunFolder:
             raise StorageError(f"expected JSON in {file}, found it damaged: restore it, or start a new run") from error
         return dict(body)
 
+    def parent(self) -> Parent | None:
+        """The run whose state this one goes on from. Raises StorageError."""
+        return Parent.of_config(self.config()) if (self.path / "config.json").is_file() else None
+
     def config_bytes(self) -> bytes:
         """config.json as it is. Raises StorageError."""
         try:
@@ -87,8 +93,12 @@ class RunFolder:
         records: Sequence[Mapping[str, Any]] = manifest["records"]
         if records:
             _guarded(lambda: self._append(records[-1]), self.path)
-        for old in self._rounds()[:-KEPT_ROUNDS]:
-            shutil.rmtree(self._round_path(old), ignore_errors=True)
+        rounds, parent = self._rounds(), self.parent()
+        known, base = ({}, 0) if parent is None else (parent.contributed, parent.round)
+        kept = {base, *(number - 1 for name, number in first_sums(records).items() if name not in known)}
+        for old in rounds[:-KEPT_ROUNDS]:
+            if old not in kept:
+                shutil.rmtree(self._round_path(old), ignore_errors=True)
 
     def write_best(self, *, tensors: Tensors, manifest: Mapping[str, Any]) -> None:
         """Follows from the state of a finished round, like metrics.jsonl."""
@@ -96,10 +106,15 @@ class RunFolder:
 
     def latest(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
         """State after the last finished round, metrics.jsonl put right; None before the first. Raises StorageError."""
-        rounds = self._rounds()
+        rounds, parent = self._rounds(), self.parent()
         if not rounds:
+            if parent is not None and parent.round:
+                place = self._round_path(parent.round)
+                raise StorageError(f"expected the state that this run begins with in {place}, found none: restore it")
             return None
         tensors, manifest = read_checkpoint(self._round_path(rounds[-1]))
+        if parent is not None and rounds[-1] == parent.round:
+            tensors, manifest = _as_start(tensors, manifest, str(self.config()["run"]))
         lines = "".join(strict_json.dumps(record) + "\n" for record in manifest["records"])
         self._write_text("metrics.jsonl", lines)
         return tensors, manifest
@@ -159,6 +174,16 @@ class RunFolder:
         """Whole or not at all."""
         target = self.path / name
         _guarded(lambda: write_whole(target, text.encode()), target)
+
+
+def _as_start(
+    tensors: dict[str, npt.NDArray[Any]], manifest: dict[str, Any], run: str
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Another run's state as the one that ``run`` begins with: its records are not this run's, and what is best is
+    looked for anew."""
+    fresh = {"best_round": 0, "best_task": 0, "best_value": None, "without_better": 0, "without_quorum": 0}
+    kept = {name: value for name, value in manifest.items() if name != "audit"}
+    return {**tensors, "best": tensors["adapter"]}, {**kept, **fresh, "run": run, "records": [], "finished": None}
 
 
 def _guarded(action: Callable[[], None], where: Path) -> None:

@@ -18,6 +18,7 @@ from fedft.errors import FederationError, IdentityError, StorageError
 from fedft.identity.keys import PublicKey
 from fedft.ledger.attestation import Attestation, open_attestation
 from fedft.records.files import files_of
+from fedft.records.lineage import Parent
 from fedft.records.log import AuditLog, now
 from fedft.records.software import code_digest, packages_digest
 from fedft.rounds.messages import encode_notice
@@ -43,10 +44,19 @@ class Trail:
         self._log, self._standing, self._aggregation, self._withdrawals = log, standing, aggregation, withdrawals
         self._heads: dict[str, str] = {}
 
-    def begin(self, *, coordinator: str, config: bytes, terms: str, base_model: str, layout: str) -> None:
-        """Write the first entry, unless it is there. coordinator: its key's text; config: of config.json."""
-        if self._log.count:
-            return
+    def begin(
+        self, *, coordinator: str, config: bytes, terms: str, base_model: str, layout: str, parent: Parent | None = None
+    ) -> None:
+        """Write the first entry, unless it is there, and the one of the run that this one goes on from.
+
+        coordinator: its key's text; config: of config.json.
+        """
+        if not self._log.count:
+            self._start(coordinator, config, terms, base_model, layout)
+        if parent is not None and self._log.count == 1:
+            self._log.append("parent", parent.as_json())
+
+    def _start(self, coordinator: str, config: bytes, terms: str, base_model: str, layout: str) -> None:
         fields = {
             "run": self._log.run,
             "coordinator": coordinator,

@@ -122,7 +122,8 @@ class FlowerEngine:
     def play(self, coordinator: Coordinator, observer: Observer) -> None:
         self._observer = observer
         config = self._setup.config
-        home = ActorHome(json.dumps(config.model_dump(mode="json")), str(self._folder), self._plan.institutions)
+        told = json.dumps(config.model_dump(mode="json"))
+        home = ActorHome(told, str(self._folder), self._plan.institutions, self._setup.without)
         strategy = FedftStrategy(
             coordinator, round_timeout_s=config.federation.round_timeout_s, measured=self._measured
         )
@@ -147,7 +148,7 @@ class FlowerEngine:
 
 @dataclass(frozen=True)
 class ActorHome:
-    """What an actor is told: the configuration, where institutions keep their things, and their plans.
+    """What an actor is told: the configuration, where institutions keep their things, their plans, who takes no part.
 
     Pickled, inside Ray alone.
     """
@@ -155,26 +156,27 @@ class ActorHome:
     config_json: str
     folder: str
     plans: Mapping[str, InstitutionPlan]
+    without: tuple[str, ...] = ()
 
     def name_of(self, context: Any) -> str:
-        return _actor_setup(self.config_json).institution_names[partition_of(context)]
+        return _actor_setup(self.config_json, self.without).institution_names[partition_of(context)]
 
     @contextmanager
     def open(self, name: str) -> Iterator[FaultyInstitution]:
-        setup, folder = _actor_setup(self.config_json), Path(self.folder)
+        setup, folder = _actor_setup(self.config_json, self.without), Path(self.folder)
         with open_ledger(setup.config, folder, name) as ledger:
             institution = make_institution(setup, self.plans[name], folder, name, ledger, public_fisher_of(setup))
             yield with_faults(setup.config, institution, folder)
 
 
 @lru_cache(maxsize=1)
-def _actor_setup(config_json: str) -> Setup:
+def _actor_setup(config_json: str, without: tuple[str, ...]) -> Setup:
     import torch
 
     config = parse_config(json.loads(config_json), folder=Path())
     if config.simulation.threads is not None:
         torch.set_num_threads(config.simulation.threads)
-    return Setup(config)
+    return Setup(config, without)
 
 
 def told(plan: FederationPlan, spent: dict[str, float | None], observer: Observer) -> dict[str, Any]:

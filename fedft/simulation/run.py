@@ -49,7 +49,8 @@ def play(
     resume
         Go on from the last finished round in ``folder``; a run that has ended stays as it is.
     make_setup
-        Another one than the file's own, where an audit adds rows; engine "local" alone plays it.
+        Another one than the file's own, where an audit adds rows; engine "local" alone plays it, and never a run that
+        goes on from another's state.
     """
     observer = observer or Observer()
     if not config.variants:
@@ -92,7 +93,8 @@ def _play_one(
         return summary
     if config.simulation.threads is not None:
         torch.set_num_threads(config.simulation.threads)
-    setup = make_setup(config)
+    parent = store.parent()
+    setup = make_setup(config) if parent is None else Setup(config, parent.without)
     plan = plan_from(setup)
     home = _engine(engine, setup, plan, folder)
     run = run_name(config, folder, resume=resume)

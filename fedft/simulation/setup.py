@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedft.assembly.coordinator import PublicParts
 from fedft.assembly.institution import training_terms
 from fedft.assembly.rows import InstitutionData, institution_data
@@ -14,11 +16,15 @@ from fedft.rounds.terms import TrainingTerms
 
 
 class Setup(PublicParts):
-    """What every engine needs of a configuration, made once: labels, model, public rows, institutions."""
+    """What every engine needs of a configuration, made once: labels, model, public rows, institutions.
 
-    def __init__(self, config: FederationConfig) -> None:
+    without: institutions that take no part; the others have the rows that they would have beside them.
+    """
+
+    def __init__(self, config: FederationConfig, without: Sequence[str] = ()) -> None:
         super().__init__(config)
-        self._shares = deal(config, self.labels)
+        self.without = tuple(without)
+        self._shares = {name: share for name, share in deal(config, self.labels).items() if name not in self.without}
         _require_quorum(config.federation.min_institutions, len(self._shares))
         self._institutions: dict[str, InstitutionData] = {}
         _ = self.model, self.evaluation, self.reference  # what is wrong with them is said before anything is planned

@@ -15,6 +15,8 @@ from fedft.audit.contributions import contributions_of
 from fedft.audit.verify import verify_run
 from fedft.cli import app
 from fedft.deployment import rehearse
+from fedft.deployment.coordinate import begin_without
+from fedft.deployment.coordinator import Deployment
 from fedft.deployment.provision_leaving import take_leave, withdrawals_in
 from fedft.deployment.withdrawal import FILE, statement_file, withdraw
 from fedft.errors import IdentityError, LedgerError, RecordError, Withdrawn
@@ -271,3 +273,26 @@ def test_as_its_people_and_the_coordinators_type_it(private: Deployed, tmp_path:
     assert "its ledger has it" in done.stdout
     shown = run.invoke(app, ["ledger", "show", str(private.policy("west").agent.ledger)])
     assert "west has left tiny" in shown.stdout.replace("\n", " ")
+
+
+def test_the_coordinator_trains_anew_without_who_has_left(private: Deployed, tmp_path: Path) -> None:
+    """The others' budgets allow it, and are charged again; the first run stays valid beside the second."""
+    for name in ("north", "south"):
+        file = private.policy_file(name)
+        text = file.read_text()
+        assert text.count("epsilon = 8.0") == 1
+        file.write_text(text.replace("epsilon = 8.0", "epsilon = 30.0"))
+        private.start_again(name)
+    private.play(tmp_path / "run")
+    withdraw(private.policy("west"))
+    take_leave(private.coordinator, "west", statement_file(private.policy("west")))
+    made = begin_without(["west"], parent=tmp_path / "run", folder=tmp_path / "anew", coordinator=private.coordinator)
+    assert (made.round, made.without) == (0, ("west",))
+    assert Deployment.read(tmp_path / "anew").cohort == ("north", "south")
+    private.play(tmp_path / "anew")
+    private.close()
+    assert [record["updates"] for record in records_of(tmp_path / "anew")] == [["north", "south"]] * 3
+    ledgers = [private.policy(name).agent.ledger for name in NAMES]
+    assert verify_run(tmp_path / "run", ledgers=ledgers).finding is None
+    assert verify_run(tmp_path / "anew", ledgers=ledgers[:2]).finding is None
+    assert [len(private.charges(name)) for name in NAMES] == [6, 6, 3]
