@@ -73,10 +73,8 @@ def delta_curve(events: Sequence[PrivacyEvent], epsilons: Sequence[float]) -> li
     interval = _interval(mechanisms) if mechanisms else 0.0
     if paid is None or mechanisms is None or interval >= 0.1:
         return [1.0] * len(epsilons)
-    found = _composition(mechanisms, interval, 1.0).get_delta_for_epsilon(list(epsilons)) if mechanisms else 0.0
-    gap = _gap(paid)
-    deltas = np.broadcast_to(np.asarray(found, dtype=np.float64), (len(epsilons),))
-    return [min(1.0, float(d) + (1 + math.exp(min(e, 700.0))) * gap) for e, d in zip(epsilons, deltas, strict=True)]
+    gap, deltas = _gap(paid), _deltas(mechanisms, tuple(epsilons), interval)
+    return [min(1.0, d + (1 + math.exp(min(e, 700.0))) * gap) for e, d in zip(epsilons, deltas, strict=True)]
 
 
 def calibrate(
@@ -246,6 +244,13 @@ def _merged(events: Sequence[PrivacyEvent]) -> tuple[_Mechanism, ...]:
 @lru_cache(maxsize=4096)
 def _epsilon(mechanisms: tuple[_Mechanism, ...], delta: float, interval: float, coarser: float) -> float:
     return float(_composition(mechanisms, interval, coarser).get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=256)
+def _deltas(mechanisms: tuple[_Mechanism, ...], epsilons: tuple[float, ...], interval: float) -> tuple[float, ...]:
+    if not mechanisms:
+        return (0.0,) * len(epsilons)
+    return tuple(float(d) for d in _composition(mechanisms, interval, 1.0).get_delta_for_epsilon(list(epsilons)))
 
 
 @lru_cache(maxsize=2)

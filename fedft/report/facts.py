@@ -57,6 +57,7 @@ class Identity(TypedDict):
     adapter_sha256: str
     config_sha256: str
     terms_sha256: str
+    begun_from: str
     software: Software
     parties: list[Party]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from fedft.audit.folder import pick
+from fedft.errors import StorageError
 from fedft.identity.keys import PublicKey
+from fedft.records.lineage import Parent
 from fedft.report.facts import Identity, Party
 from fedft.report.form import Document
 from fedft.report.page import bullets, cell, paragraph, section, table
@@ -45,6 +47,7 @@ def facts(sources: Sources) -> Identity:
         "adapter_sha256": str(rounds[-1]["adapter"]) if rounds else "",
         "config_sha256": str(start.get("config", "")),
         "terms_sha256": "" if start.get("terms") == _NO_TERMS else str(start.get("terms", "")),
+        "begun_from": _begun_from(sources),
         "software": {
             "fedft_version": str(start.get("version") or run.config.get("fedft_version") or ""),
             "code_sha256": str(start.get("code", "")),
@@ -53,6 +56,18 @@ def facts(sources: Sources) -> Identity:
         },
         "parties": _parties(sources),
     }
+
+
+def _begun_from(sources: Sources) -> str:
+    """The run whose state this one goes on from, and who was left out."""
+    try:
+        parent = Parent.of_config(sources.run.config)
+    except StorageError:
+        return "a run that cannot be read"
+    if parent is None:
+        return ""
+    state = f"the state after round {parent.round}" if parent.round else "the start"
+    return f"{state} of {parent.run}, without {', '.join(parent.without)}"
 
 
 def _parties(sources: Sources) -> list[Party]:
@@ -84,6 +99,7 @@ def view(document: Document) -> str:
     rows = [
         ("Run", identity["run"]),
         ("Federation", identity["federation"]),
+        ("Begun from", identity["begun_from"] or "the start that the configuration gives"),
         ("From, to (UTC)", f"{identity['first_utc']} to {identity['last_utc']}" if identity["first_utc"] else ""),
         ("Task", identity["task"]),
         ("Base model with its tokenizer", f"{identity['base_model']}, SHA-256 {identity['base_model_sha256'] or '–'}"),
