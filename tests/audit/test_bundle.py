@@ -56,6 +56,17 @@ def made(tmp_path: Path) -> Iterator[MadeRun]:
     run.close()
 
 
+NOTE = (RUN_V1 / "audit.head").read_text()
+FORGED = LogHead.claimed(NOTE).signed(PrivateKey.generate())
+NEWER = (RUN_V1 / "audit.jsonl").read_bytes().replace(b"fedft/v1/audit-entry", b"fedft/v2/audit-entry", 1)
+
+
+def emptied(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
 # What holds
 
 
@@ -209,6 +220,10 @@ def test_the_same_files_give_the_same_bytes(whole: Path, tmp_path: Path) -> None
         (lambda run: (run / "audit.head").unlink(), "NOT VALID: audit.head"),
         (lambda run: (run / "institutions/north/ledger.sqlite").unlink(), "NOT VALID: institutions/north"),
         (lambda run: os.truncate(run / "metrics.jsonl", 2**30), "NOT VALID: metrics.jsonl"),
+        (lambda run: os.truncate(run / "institutions/south/ledger.sqlite", 2**30), "NOT VALID: institutions/south"),
+        (lambda run: emptied(run).joinpath("config.json").write_text("{}"), "NOT VALID: audit.head"),
+        (lambda run: (run / "audit.jsonl").write_bytes(NEWER), "found others: a newer version"),
+        (lambda run: (run / "audit.head").write_text(FORGED), "NOT VALID: audit.head"),
     ],
 )
 def test_a_run_that_does_not_hold_is_not_packed(tmp_path: Path, spoil: Callable[[Path], object], words: str) -> None:
@@ -318,15 +333,12 @@ def test_any_file_of_an_archive_whose_checksums_are_made_anew(
 
 
 def test_a_forged_head_and_a_stranger(whole: Path, tmp_path: Path) -> None:
-    note = (RUN_V1 / "audit.head").read_text()
-    forged = LogHead.claimed(note).signed(PrivateKey.generate())
-    found = verify(repacked(whole, tmp_path / "forged.tar.gz", {"run/audit.head": forged.encode()})).finding
+    found = verify(repacked(whole, tmp_path / "forged.tar.gz", {"run/audit.head": FORGED.encode()})).finding
     assert found is not None
     assert found.where == "audit.head"
-    assert verify(whole, heads=[note]).valid
-    assert not verify(whole, heads=[forged]).valid
+    assert verify(whole, heads=[NOTE]).valid
+    assert not verify(whole, heads=[FORGED]).valid
     assert not verify(whole, key=PrivateKey.generate().public.text).valid
-    newer = (RUN_V1 / "audit.jsonl").read_bytes().replace(b"fedft/v1/audit-entry", b"fedft/v2/audit-entry", 1)
-    found = verify(repacked(whole, tmp_path / "newer.tar.gz", {"run/audit.jsonl": newer})).finding
+    found = verify(repacked(whole, tmp_path / "newer.tar.gz", {"run/audit.jsonl": NEWER})).finding
     assert found is not None
     assert "newer version" in found.found
