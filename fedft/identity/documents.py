@@ -22,10 +22,12 @@ MAX_DOCUMENT_BYTES = 4 * 2**20
 MAX_SIGNATURES = 4
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 def canonical(fields: Mapping[str, Any]) -> bytes:
     """Keys sorted, no white space, ASCII: the one form of bytes of a JSON object."""
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(fields).encode()
 
 
 def write_document(label: str, fields: Mapping[str, Any], keys: Iterable[PrivateKey]) -> bytes:

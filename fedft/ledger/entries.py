@@ -31,6 +31,7 @@ Kind = Literal["start", "intent", "release", "refusal", "receipt", "withdrawal"]
 Key = tuple[str, int, str]
 """Run, round and purpose: what names an intent and its release."""
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _DIGEST = r"[0-9a-f]{64}"
 _PATTERNS = {
     "time_utc": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"),
@@ -178,7 +179,7 @@ def as_withdrawal(entry: Entry) -> Withdrawal:
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:
     try:
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        text = _ENCODER.encode(fields)
     except (TypeError, ValueError):
         # Without `from`: the encoder's error can quote a value.
         raise LedgerError("expected text and finite numbers in an entry, found something else: correct it") from None

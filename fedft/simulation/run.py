@@ -25,7 +25,7 @@ from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.engines import Engine, FlowerEngine, LocalEngine
 from fedft.simulation.institutions import epsilon_alone
 from fedft.simulation.planning import FederationPlan, plan_from
-from fedft.simulation.run_keys import delete_keys, make_keys, signer_of
+from fedft.simulation.run_keys import delete_keys, delete_mask_keys, make_keys, signer_of
 from fedft.simulation.setup import Setup
 
 
@@ -121,6 +121,7 @@ def _play_one(
     if outcome:
         summary |= _outcome(config, summary)
     store.write_summary(summary)
+    delete_mask_keys(folder)
     coordinator.end()
     delete_keys(folder)
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from fedft.records.files import KEY
 from fedft.rounds.member import Member
 from fedft.rounds.witness import Witness
 from fedft.secagg.context import Identities
+
+_MASK_KEYS = "secagg"
 
 
 def make_keys(folder: Path, names: Sequence[str]) -> None:
@@ -31,6 +34,15 @@ def delete_keys(folder: Path) -> None:
             key.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"expected to delete the run's keys in {folder}, found {error.strerror}: delete") from error
+
+
+def delete_mask_keys(folder: Path) -> None:
+    """When no round is left to be unmasked: with these and what is stored, masked updates could be read."""
+    try:
+        for kept in folder.glob(f"institutions/*/{_MASK_KEYS}"):
+            shutil.rmtree(kept)
+    except OSError as error:
+        raise StorageError(f"expected to delete the keys of masks in {folder}, found {error.strerror}") from error
 
 
 def signer_of(folder: Path, names: Sequence[str]) -> Signer:
@@ -56,7 +68,7 @@ def member_of(folder: Path, name: str, names: Sequence[str], ledger: Ledger) -> 
         identities=_identities(folder, names),
         coordinator=PrivateKey.load(folder / KEY).public,
         ledger=ledger,
-        folder=home / "secagg",
+        folder=home / _MASK_KEYS,
     )
 
 

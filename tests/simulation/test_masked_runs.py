@@ -57,6 +57,7 @@ def test_masks_change_nothing_but_who_sees_what(tmp_path: Path) -> None:
     assert first["bytes_up"] > 4 * secure["bytes_vector"] > 0
     assert secure["bytes_shares"] > 0
     assert secure["seconds"] > 0
+    assert not [path.name for path in (tmp_path / "run").rglob("*") if path.suffix == ".key"], "no key outlives a run"
 
 
 def test_weights_are_applied_before_the_sum(tmp_path: Path) -> None:
