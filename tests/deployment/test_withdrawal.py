@@ -19,7 +19,7 @@ from fedft.deployment.coordinate import begin_without
 from fedft.deployment.coordinator import Deployment
 from fedft.deployment.provision_leaving import take_leave, withdrawals_in
 from fedft.deployment.withdrawal import FILE, statement_file, withdraw
-from fedft.errors import IdentityError, LedgerError, RecordError, Withdrawn
+from fedft.errors import ConfigError, IdentityError, LedgerError, RecordError, Withdrawn
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import seal
 from fedft.identity.withdrawal import Withdrawal
@@ -286,8 +286,12 @@ def test_the_coordinator_trains_anew_without_who_has_left(private: Deployed, tmp
     private.play(tmp_path / "run")
     withdraw(private.policy("west"))
     take_leave(private.coordinator, "west", statement_file(private.policy("west")))
-    made = begin_without(["west"], parent=tmp_path / "run", folder=tmp_path / "anew", coordinator=private.coordinator)
-    assert (made.round, made.without) == (0, ("west",))
+    typed = ["coordinate", "--coordinator", str(private.coordinator.folder), "--resume", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*typed, "--without", "west", "--folder", str(tmp_path / "anew"), "--plain"])
+    assert "anew from the start, without west" in done.stdout
+    assert "flwr run" in done.stderr  # there is no SuperLink here; the run is begun
+    with pytest.raises(ConfigError):
+        begin_without(["west"], parent=tmp_path / "run", folder=tmp_path / "anew", coordinator=private.coordinator)
     assert Deployment.read(tmp_path / "anew").cohort == ("north", "south")
     private.play(tmp_path / "anew")
     private.close()
