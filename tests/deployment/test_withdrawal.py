@@ -18,7 +18,7 @@ from fedft.deployment import rehearse
 from fedft.deployment.coordinate import begin_without
 from fedft.deployment.coordinator import Deployment
 from fedft.deployment.provision_leaving import take_leave, withdrawals_in
-from fedft.deployment.withdrawal import FILE, statement_file, withdraw
+from fedft.deployment.withdrawal import FILE, Departure, statement_file, withdraw
 from fedft.errors import ConfigError, IdentityError, LedgerError, RecordError, Withdrawn
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import seal
@@ -214,6 +214,23 @@ def test_a_ledger_that_forgot_the_statements_entries_does_not_take_it(private: D
     statement_file(private.policy("west")).write_text(later)
     with pytest.raises(LedgerError):
         private.agents["west"]._departure.require_member()
+
+
+def test_who_comes_back_under_a_new_key_with_its_old_ledger_is_a_member_until_it_leaves_again(
+    private: Deployed,
+) -> None:
+    private.agents["west"].close()
+    policy, key = private.policy("west"), PrivateKey.generate()
+    withdraw(policy)
+    policy.institution.identity.unlink()
+    key.save(policy.institution.identity)
+    with Ledger.open(policy.agent.ledger) as ledger:
+        Departure(policy, ledger, key.public).require_member()
+    left, recorded = withdraw(policy)
+    assert (left.key, recorded) == (key.public.text, True)
+    with Ledger.open(policy.agent.ledger) as ledger, pytest.raises(Withdrawn):
+        Departure(policy, ledger, key.public).require_member()
+    assert kinds(policy.agent.ledger) == ["start", "withdrawal", "withdrawal"]
 
 
 def test_under_masks_it_is_one_that_drops_out_and_the_others_go_on(
