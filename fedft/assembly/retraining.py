@@ -17,10 +17,10 @@ from fedft.assembly.masking import masking_terms
 from fedft.assembly.runs import as_written, resume_config, run_name
 from fedft.audit.contributions import Contributions, contributions_of
 from fedft.config import FederationConfig, with_overrides
-from fedft.errors import ConfigError
+from fedft.errors import ConfigError, StorageError
 from fedft.ledger.store import Ledger
 from fedft.model.checkpoint import read_checkpoint, storage_errors, whole_folder
-from fedft.records.lineage import Parent
+from fedft.records.lineage import Parent, first_sums
 from fedft.records.log import read_head
 from fedft.rounds.run_folder import RunFolder
 
@@ -107,9 +107,13 @@ def _copy(parent: Path, folder: Path, made: Parent) -> None:
     """The state as it is, byte for byte, and a simulation's ledgers, each verified where it is now."""
     if made.round:
         name = f"checkpoints/round-{made.round:04d}"
+        _, manifest = read_checkpoint(parent / name)
+        if set(made.without) & first_sums(manifest["records"]).keys():
+            raise StorageError(
+                f"expected {name} as metrics.jsonl has it, found an update of who is left out: restore both"
+            )
         with whole_folder(folder / name) as target:
             shutil.copytree(parent / name, target, dirs_exist_ok=True)
-        read_checkpoint(folder / name)
     for ledger in sorted(parent.glob(f"institutions/*/{_LEDGER}")):
         if ledger.parent.name in made.without:
             continue

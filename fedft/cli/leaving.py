@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,7 @@ def withdraw(
     from fedft.deployment.withdrawal import released, statement_file
     from fedft.deployment.withdrawal import withdraw as leave
 
+    os.umask(0o077)  # as the agent's, whose ledger this may begin
     own = load_policy(policy)
     name, federation = own.institution.name, own.institution.federation
     if not yes:

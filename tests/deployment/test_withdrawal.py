@@ -18,8 +18,8 @@ from fedft.deployment import rehearse
 from fedft.deployment.coordinate import begin_without
 from fedft.deployment.coordinator import Deployment
 from fedft.deployment.provision_leaving import take_leave, withdrawals_in
-from fedft.deployment.withdrawal import FILE, statement_file, withdraw
-from fedft.errors import IdentityError, LedgerError, RecordError, Withdrawn
+from fedft.deployment.withdrawal import FILE, Departure, statement_file, withdraw
+from fedft.errors import ConfigError, IdentityError, LedgerError, RecordError, Withdrawn
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import seal
 from fedft.identity.withdrawal import Withdrawal
@@ -216,6 +216,23 @@ def test_a_ledger_that_forgot_the_statements_entries_does_not_take_it(private: D
         private.agents["west"]._departure.require_member()
 
 
+def test_who_comes_back_under_a_new_key_with_its_old_ledger_is_a_member_until_it_leaves_again(
+    private: Deployed,
+) -> None:
+    private.agents["west"].close()
+    policy, key = private.policy("west"), PrivateKey.generate()
+    withdraw(policy)
+    policy.institution.identity.unlink()
+    key.save(policy.institution.identity)
+    with Ledger.open(policy.agent.ledger) as ledger:
+        Departure(policy, ledger, key.public).require_member()
+    left, recorded = withdraw(policy)
+    assert (left.key, recorded) == (key.public.text, True)
+    with Ledger.open(policy.agent.ledger) as ledger, pytest.raises(Withdrawn):
+        Departure(policy, ledger, key.public).require_member()
+    assert kinds(policy.agent.ledger) == ["start", "withdrawal", "withdrawal"]
+
+
 def test_under_masks_it_is_one_that_drops_out_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,8 +303,12 @@ def test_the_coordinator_trains_anew_without_who_has_left(private: Deployed, tmp
     private.play(tmp_path / "run")
     withdraw(private.policy("west"))
     take_leave(private.coordinator, "west", statement_file(private.policy("west")))
-    made = begin_without(["west"], parent=tmp_path / "run", folder=tmp_path / "anew", coordinator=private.coordinator)
-    assert (made.round, made.without) == (0, ("west",))
+    typed = ["coordinate", "--coordinator", str(private.coordinator.folder), "--resume", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*typed, "--without", "west", "--folder", str(tmp_path / "anew"), "--plain"])
+    assert "anew from the start, without west" in done.stdout
+    assert "flwr run" in done.stderr  # there is no SuperLink here; the run is begun
+    with pytest.raises(ConfigError):
+        begin_without(["west"], parent=tmp_path / "run", folder=tmp_path / "anew", coordinator=private.coordinator)
     assert Deployment.read(tmp_path / "anew").cohort == ("north", "south")
     private.play(tmp_path / "anew")
     private.close()

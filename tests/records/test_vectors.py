@@ -51,6 +51,11 @@ def test_the_honest_log_of_a_run_that_one_left_is_read() -> None:
     assert (chain.round, chain.contributed) == (2, {"north": 1})
 
 
+def test_the_honest_log_of_a_run_that_goes_on_from_anothers_state_is_read() -> None:
+    chain = chained(VECTORS["log_with_parent"])
+    assert (chain.base, chain.round, chain.contributed) == (2, 3, {"north": 3})
+
+
 @pytest.mark.parametrize("name", VECTORS["hostile_entries"])
 def test_what_is_no_entry_is_refused_and_no_word_of_it_told(name: str) -> None:
     with pytest.raises(RecordError) as caught:

@@ -114,6 +114,15 @@ def test_two_rounds_without_a_quorum_are_forgiven_by_a_third_with_one(tmp_path: 
     assert played.next_round == 7
 
 
+def test_who_has_left_does_not_keep_a_run_without_budget_waiting(tmp_path: Path) -> None:
+    played = coordinator(tmp_path, rounds=20)
+    play_round(played, (), {**dict.fromkeys(COHORT, "budget-exhausted"), COHORT[0]: "withdrawn"})
+    assert played.state.finished == "budgets-spent"
+    alone = coordinator(tmp_path / "alone", rounds=20)
+    play_round(alone, (), dict.fromkeys(COHORT, "withdrawn"))
+    assert alone.state.finished is None
+
+
 def test_a_cohort_without_any_budget_left_ends_the_run_evaluated(tmp_path: Path) -> None:
     """Also where evaluations are rare: what was trained before must not be thrown away."""
     played = coordinator(tmp_path, evaluate=Scores(0.1, 0.9), evaluate_every=10, rounds=20)

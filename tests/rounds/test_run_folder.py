@@ -72,6 +72,17 @@ def test_the_newest_rounds_alone_are_kept_also_past_the_width_of_their_names(tmp
     assert found[1]["round"] == 10001
 
 
+def test_the_state_before_an_institutions_first_update_is_kept_while_a_round_without_quorum_is_none(
+    tmp_path: Path,
+) -> None:
+    store, told = RunFolder(tmp_path), []
+    for number in range(1, 8):
+        updates = ["north"] if number < 4 else ["late", "north"]
+        told.append({"round": number, "updates": updates, "quorum": number != 4})
+        store.commit(number, tensors=tensors(number), manifest={"round": number, "records": told})
+    assert sorted(path.name for path in store.checkpoints.iterdir()) == ["round-0004", "round-0006", "round-0007"]
+
+
 @pytest.mark.parametrize(
     "left", [b"", b'{"round": 1, "upd', b'{"round": 7}\n', b'{"round": 1}\n{"round": 2}\n{"round": 3}\n{"round": 3}\n']
 )

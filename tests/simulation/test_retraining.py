@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fedft.audit.recompute import recompute
 from fedft.audit.verify import verify_run
 from fedft.cli import app
 from fedft.config import FederationConfig, parse_config
-from fedft.errors import ConfigError, RecordError
+from fedft.errors import ConfigError, RecordError, StorageError
 from fedft.identity.keys import PrivateKey
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import epsilon_of
@@ -246,6 +247,16 @@ def test_what_cannot_be_is_said_before_anything_is_made(parent: Path, child: Pat
     with pytest.raises(ConfigError, match="none at"):
         begin_without(["west"], parent=tmp_path / "nowhere", folder=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_record_that_hides_an_update_does_not_make_a_state_free_of_it(parent: Path, tmp_path: Path) -> None:
+    """metrics.jsonl says that west came last; the state that would be begun with knows better."""
+    run = Path(shutil.copytree(parent, tmp_path / "run"))
+    lines = [{**one, "updates": ["north", "south"]} if one["round"] < 5 else one for one in records_of(run)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    with pytest.raises(StorageError, match="found an update of who is left out"):
+        begin_without(["west"], parent=run, folder=tmp_path / "new")
+    assert not (tmp_path / "new" / "config.json").exists()
 
 
 def test_who_was_only_ever_missing_leaves_nothing_to_train_anew(tmp_path: Path) -> None:

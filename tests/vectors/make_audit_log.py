@@ -84,6 +84,12 @@ def withdrawal(told: str | None = None, **changes: Any) -> dict[str, Any]:
     return {"kind": "withdrawal", **fields, **changes}
 
 
+def parent(**changes: Any) -> dict[str, Any]:
+    """Of a run that trains another anew without south."""
+    fields = {"run": "hospitals-0", "round": 2, "without": ["south"], "contributed": {"north": [1, 2]}, "head": ""}
+    return {"kind": "parent", **fields, "checkpoint": digest(b"checkpoint"), **changes}
+
+
 def gone() -> dict[str, Any]:
     """The roster without north."""
     return {"kind": "roster", "keys": {}, "sha256": ""}
@@ -103,6 +109,7 @@ def chained(*entries: dict[str, Any]) -> list[str]:
 HONEST = chained(start(), roster(), one_round(), end())
 WITHOUT = one_round(2, cohort=["north", "south"], updates={}, heads={}, quorum=False)
 LEFT = chained(start(), roster(), one_round(), withdrawal(), gone(), WITHOUT, end(rounds=2))
+ANEW = chained(start(), parent(), roster(), one_round(3), end(rounds=3))
 LAST = digest(HONEST[-1].encode())
 
 
@@ -132,6 +139,9 @@ def entries() -> dict[str, str]:
         "a word with spaces": one_entry(one_round(refused={"south": "patient 17"})),
         "quorum of 1": one_entry(one_round(quorum=1)),
         "a path from the root": one_entry(end(files={"/etc/passwd": {"bytes": 1, "sha256": digest(b"")}})),
+        "a parent with a loss": one_entry(parent(loss=0.25)),
+        "a parent's round of no number": one_entry(parent(round="2")),
+        "a parent's rounds from 0": one_entry(parent(contributed={"north": [0, 1]})),
         "a withdrawal of words": one_entry(withdrawal("north leaves")),
         "a withdrawal that a stranger signed": one_entry(withdrawal(statement(signers=(STRANGER,)))),
         "a withdrawal that two signed": one_entry(withdrawal(statement(signers=(NORTH, STRANGER)))),
@@ -152,6 +162,16 @@ def logs() -> dict[str, list[str]]:
         "a second start": chained(start(), start()),
         "a round left out": chained(start(), roster(), one_round(2)),
         "a round twice": chained(start(), roster(), one_round(), one_round()),
+        "a parent later": chained(start(), roster(), parent()),
+        "two parents": chained(start(), parent(), parent()),
+        "a parent that nobody is left out of": chained(start(), parent(without=[])),
+        "a parent with an update of who is left out": chained(start(), parent(contributed={"south": [2]})),
+        "a parent with an update after its state": chained(start(), parent(contributed={"north": [3]})),
+        "a parent's rounds in another order": chained(start(), parent(contributed={"north": [2, 1]})),
+        "a round of the parent again": chained(start(), parent(), roster(), one_round(2)),
+        "an update of who is left out": chained(
+            start(), parent(without=["north"], contributed={}), roster(), one_round(3)
+        ),
         "left twice": chained(start(), roster(), one_round(), withdrawal(), withdrawal()),
         "left before it was a member": chained(start(), withdrawal(last_round=0)),
         "left, of another key": chained(start(), roster(), one_round(), withdrawal(statement(STRANGER))),
@@ -207,6 +227,7 @@ def vectors() -> dict[str, Any]:
         "north": text(NORTH),
         "log": HONEST,
         "log_with_withdrawal": LEFT,
+        "log_with_parent": ANEW,
         "head": note(COORDINATOR, "coordinator", head_text(4, LAST)),
         "attestation": note(NORTH, "north", attestation_text()),
         "answer": UPDATE.decode(),
