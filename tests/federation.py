@@ -26,7 +26,7 @@ from fedft.types import AdapterVector, InstitutionId
 from tests.tiny import classification_rows, tiny_bert, write_jsonl
 
 NAMES = ("north", "south", "west")
-PRIVATE = {"mode": "dp-sgd", "epsilon": 8.0, "delta": 1e-3, "clip_norm": 1.0}
+PRIVATE: dict[str, Any] = {"mode": "dp-sgd", "epsilon": 8.0, "delta": 1e-3, "clip_norm": 1.0}
 ROWS, UNITS, BATCH = 90, 40, 8
 OFF = ("privacy.mode=off", "privacy.epsilon=", "privacy.delta=", "privacy.clip_norm=")
 GUARANTEE = Guarantee(epsilon=8.0, delta=1e-3, clip_norm=1.0, noise_multiplier=1.0)
@@ -34,8 +34,12 @@ GUARANTEE = Guarantee(epsilon=8.0, delta=1e-3, clip_norm=1.0, noise_multiplier=1
 
 
 def rows_of(number: int) -> list[dict[str, Any]]:
-    """The rows of institution ``number``: a unit has two or three of them."""
-    return list(classification_rows(ROWS, seed=number + 1, units=UNITS))
+    """The rows of institution ``number``: a unit has two or three of them.
+
+    Each institution has all UNITS, so that what epsilon comes to is calculated once for all of them.
+    """
+    rows = classification_rows(ROWS, seed=number + 1, units=UNITS)
+    return [row | {"patient": f"p{at}"} if at < UNITS else row for at, row in enumerate(rows)]
 
 
 def federation_body(folder: Path, *, rows: Mapping[str, list[dict[str, Any]]] | None = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fedft.simulation.planning import plan_of
 from fedft.simulation.run import play
 from fedft.simulation.setup import Setup
 from fedft.update.envelope import open_envelope
-from tests.dying import KILLED
+from tests.dying import KILLED, processes
 from tests.federation import NAMES, OFF, adapter_of, federation, records_of, rows_of
 from tests.simulation.killed_run import POINTS, play_in_child
 
@@ -159,7 +159,10 @@ def test_killed_at_every_step_it_goes_on(told: tuple[Whole, Check], tmp_path: Pa
 
 
 def a_session(config: FederationConfig, run: Path, noise: float | None) -> float:
-    """Seconds that a whole run takes in a child."""
+    """Seconds that a whole run takes in a child of a fork server that is there."""
+    ready = processes.Process(target=time.time)
+    ready.start()
+    ready.join()
     begun = time.monotonic()
     assert play_in_child(config, run, noise=noise) == 0
     return time.monotonic() - begun
