@@ -26,6 +26,9 @@ CONFIDENCE = 0.95
 SHARES = (1.0, 0.6, 0.3, 0.1)
 """Of the canaries that are guessed: fixed beforehand, and each pays its part of the significance."""
 
+MOST_BYTES = 2**26
+"""Of a file of evidence: canaries by the hundred thousand."""
+
 Verdict = Literal["falsified", "no-power", "stands", "unprotected"]
 CLAIM, CONTROL = "claim", "control"
 
@@ -155,6 +158,10 @@ def read_evidence(file: Path) -> dict[str, Any]:
         No evidence of this version, or figures that its coins and scores do not give.
     """
     try:
+        if file.stat().st_size > MOST_BYTES:
+            raise ConfigError(
+                f"expected at most {MOST_BYTES:,} bytes of evidence in {file}, found more: nothing was read"
+            )
         stored = json.loads(file.read_text(encoding="utf-8"))
         known = stored["label"] == LABEL
         again = complete({}, stored["plays"], least=float(stored["least"])) if known else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedft.errors import ConfigError
 
+MOST_BYTES = 2**24
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -31,6 +32,8 @@ def read_toml(path: Path, *, kind: str, otherwise: str, closed: bool = False) ->
         with path.open("rb") as file:
             if closed:
                 _require_closed(os.fstat(file.fileno()), kind)
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise ConfigError(f"expected {kind} of at most {MOST_BYTES:,} bytes, found more: check the path")
             return tomllib.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"expected {kind}, found none: check the path, or {otherwise}") from None

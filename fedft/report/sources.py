@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +99,8 @@ def gather(
         A policy or a file of evidence that is none, or two policies of one institution.
     """
     run = read_files(folder)
+    stated = _policies(policies)
+    attacked = tuple((digest_of(path)[1], evidence) for path in attacks for evidence in [read_evidence(path)])
     try:
         verdict = verify_run(folder, ledgers=[path for _, path in ledgers], unpacked=unpacked)
     except ConfigError:
@@ -109,8 +110,8 @@ def gather(
         recomputed=recompute(folder, ledgers),
         verdict=verdict,
         log=_log(folder / LOG),
-        policies=_policies(policies),
-        attacks=tuple((hashlib.sha256(path.read_bytes()).hexdigest(), read_evidence(path)) for path in attacks),
+        policies=stated,
+        attacks=attacked,
         files={name: digest_of(folder / name)[1] for name in _FILES if (folder / name).is_file()},
     )
 

@@ -225,3 +225,16 @@ def test_who_allowed_a_charge_is_said(document: Document, html: str) -> None:
     charge = document["parts"]["ledgers"]["given"][0]["datasets"][0]["charges"][0]
     assert charge["cap"] == 8.0
     assert "cap of ε 8" in Page(html).text
+
+
+@pytest.mark.parametrize("option", ["--policy", "--attack"])
+def test_input_that_is_none_is_a_line_and_no_report(copied: Path, tmp_path: Path, option: str) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(2**30)
+    (tmp_path / "odd").write_bytes(b"\xff\x00{")
+    for given in (large, tmp_path / "odd", tmp_path / "absent", tmp_path):
+        found = fedft("audit", "report", copied, option, given)
+        assert (found.exit_code, len(found.stderr.splitlines())) == (1, 1), found.output
+        assert found.stderr.startswith("error: ")
+    assert not (copied / "report.html").exists()
