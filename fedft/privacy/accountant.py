@@ -66,7 +66,8 @@ def epsilon_curve(events: Sequence[PrivacyEvent], deltas: Sequence[float]) -> li
 def delta_curve(events: Sequence[PrivacyEvent], epsilons: Sequence[float]) -> list[float]:
     """The deltas that all ``events`` on one data set amount to at these epsilons, each at most 1.
 
-    Guarantee: upper bounds, as ``epsilon_of``; where that is infinite whatever delta is, they are 1.
+    Guarantee: upper bounds, as ``epsilon_of``, on a grid eight times as wide, which raises them by some 1e-4 of their
+    size at a ninth of the price; where epsilon is infinite whatever delta is, they are 1.
     """
     paid = _paid(events)
     mechanisms = None if paid is None else _merged(paid)
@@ -250,7 +251,7 @@ def _epsilon(mechanisms: tuple[_Mechanism, ...], delta: float, interval: float, 
 def _deltas(mechanisms: tuple[_Mechanism, ...], epsilons: tuple[float, ...], interval: float) -> tuple[float, ...]:
     if not mechanisms:
         return (0.0,) * len(epsilons)
-    return tuple(float(d) for d in _composition(mechanisms, interval, 1.0).get_delta_for_epsilon(list(epsilons)))
+    return tuple(float(d) for d in _composition(mechanisms, interval, 8.0).get_delta_for_epsilon(list(epsilons)))
 
 
 @lru_cache(maxsize=2)
