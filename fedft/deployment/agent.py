@@ -55,7 +55,7 @@ from fedft.rounds.messages import (
     encode_answer,
     encode_presence,
 )
-from fedft.rounds.plan import DEFAULT_TASK, RoundPlan
+from fedft.rounds.plan import DEFAULT_TASK, RoundPlan, RoundRequest
 from fedft.rounds.witness import Witness
 from fedft.update.release import Refusal, refusal_for
 
@@ -125,15 +125,10 @@ class Agent:
         plan = request.plan
         try:
             self._departure.require_member()
-            self._roster.refresh()
-            self._witness.accept(plan.run, request.head)
-            answer: bytes | Refusal = self._institution(plan, terms).answer(request)
+            answer = self._answer(request, terms)
             self._departure.require_member()  # it may have left while this was trained
-        except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
-            words = str(error) if isinstance(error, FedftError) else type(error).__name__
-            log.warning("%s refuses round %d: %s", self.name, plan.round, words)
-            answer = refusal_for(error, institution=self.name, run=plan.run, round=plan.round)
-            self._note(answer)
+        except FedftError as error:
+            answer = self._refused(error, plan)
         told = self._witness.attested(encode_answer(answer), run=plan.run, round=plan.round)
         return seal(ANSWER_LABEL, told, self._key)
 
@@ -180,6 +175,22 @@ class Agent:
         run, number = request.plan.run, request.plan.round
         refusal = encode_answer(Refusal(self.name, run, number, "busy"))
         return seal(ANSWER_LABEL, self._witness.attested(refusal, run=run, round=number), self._key)
+
+    def _answer(self, request: RoundRequest, terms: str) -> bytes | Refusal:
+        plan = request.plan
+        try:
+            self._roster.refresh()
+            self._witness.accept(plan.run, request.head)
+            return self._institution(plan, terms).answer(request)
+        except Exception as error:  # noqa: BLE001 - an institution always answers, in one word
+            return self._refused(error, plan)
+
+    def _refused(self, error: Exception, plan: RoundPlan) -> Refusal:
+        words = str(error) if isinstance(error, FedftError) else type(error).__name__
+        log.warning("%s refuses round %d: %s", self.name, plan.round, words)
+        refusal = refusal_for(error, institution=self.name, run=plan.run, round=plan.round)
+        self._note(refusal)
+        return refusal
 
     def _institution(self, plan: RoundPlan, text: str) -> Institution:
         seated = self._seated

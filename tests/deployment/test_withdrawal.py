@@ -19,12 +19,13 @@ from fedft.deployment.coordinate import begin_without
 from fedft.deployment.coordinator import Deployment
 from fedft.deployment.provision_leaving import take_leave, withdrawals_in
 from fedft.deployment.withdrawal import FILE, Departure, statement_file, withdraw
-from fedft.errors import ConfigError, IdentityError, LedgerError, RecordError, Withdrawn
+from fedft.errors import ConfigError, DataError, IdentityError, LedgerError, RecordError, Withdrawn
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import seal
 from fedft.identity.withdrawal import Withdrawal
 from fedft.ledger.store import Ledger
 from fedft.records.log import AuditLog, read_entries
+from fedft.rounds.institution import Institution
 from fedft.rounds.messages import ROLL_CALL_LABEL, decode_presence, encode_question, fresh_nonce
 from fedft.update.release import Refusal
 from tests.deployment.deployed import Deployed
@@ -95,6 +96,22 @@ def test_what_was_being_trained_when_it_left_is_charged_and_not_sent(
     body = private.signed(request, terms)
     assert private.opened("north", north.answer(body)) == Refusal("north", request.plan.run, 1, "withdrawn")
     assert len(private.charges("north")) == 1
+
+
+def test_a_word_that_could_depend_on_rows_is_not_said_either(
+    private: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves while its data set is read, which turns out not to be usable."""
+    private.begin(tmp_path / "run")
+    request, terms = private.request(tmp_path / "run")
+
+    def leaves(*_: object) -> Institution:
+        withdraw(private.policy("north"))
+        raise DataError("expected two labels, found one: add rows")
+
+    monkeypatch.setattr(private.agents["north"], "_institution", leaves)
+    told = private.opened("north", private.agents["north"].answer(private.signed(request, terms)))
+    assert told == Refusal("north", request.plan.run, 1, "withdrawn")
 
 
 def test_it_stays_withdrawn_across_restarts_and_without_the_file(private: Deployed, tmp_path: Path) -> None:
