@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fedft.audit.accounts import valid_delta
 from fedft.audit.asked import Asked, noise_problem, shared_noise_problem
 from fedft.audit.findings import Finding, claim, note, rounds_text
-from fedft.audit.spending import SHARES, UPDATE, Charge, Spending, is_free, is_unprotected
+from fedft.audit.spending import LOCAL_ACCURACY, SHARES, UPDATE, Charge, Spending, is_free, is_unprotected
 from fedft.privacy.events import DistributedStep, DpSgdRound, GaussianRelease, UnprotectedRelease
 
 _KINDS = {"dp-sgd": DpSgdRound, "distributed": DistributedStep, "off": UnprotectedRelease}
@@ -143,10 +143,25 @@ def _as_asked(charge: Charge, where: str, asked: Asked) -> Iterator[Finding]:
                 where,
                 f'expected {planned} for a private Fisher, found another release, "{charge.purpose}"',
             )
+    elif charge.purpose == LOCAL_ACCURACY:
+        yield from _own_release(charge, where)
     else:
         yield claim(
             "unplanned-release", where, f'expected updates and what the configuration names, found "{charge.purpose}"'
         )
+
+
+def _own_release(charge: Charge, where: str) -> Iterator[Finding]:
+    """What an institution's people released of their own accord: noised, and allowed by a line of the policy."""
+    line = charge.text("allowed_by")
+    if not isinstance(charge.event, GaussianRelease) or not line:
+        yield claim(
+            "unplanned-release",
+            where,
+            f'expected noise, and the policy\'s line that allowed it, for "{charge.purpose}", found less',
+        )
+    else:
+        yield note("own-release", where, f'"{charge.purpose}", noised, by the institution\'s own decision: {line}')
 
 
 def _update_as_asked(charge: Charge, where: str, asked: Asked) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from fedft.audit.checks import charge_findings, run_findings
 from fedft.audit.findings import Finding, bad_input, claim, exit_code
 from fedft.audit.folder import Run, dataset_of, number, part, pick, read_files, sections
 from fedft.audit.records import record_findings, rounds_with_update
-from fedft.audit.spending import Spending, events_of, read_spending
+from fedft.audit.spending import LOCAL_ACCURACY, Spending, events_of, read_spending
 from fedft.audit.unpacked import opened
 from fedft.errors import FedftError
 from fedft.privacy.accountant import epsilon_of
@@ -197,7 +197,8 @@ def _figures(run: Run, spending: Spending, asked: Asked) -> Iterator[Finding]:
     dataset = charges[-1].dataset if charges else asked.dataset
     delta = next((d for charge in charges if (d := valid_delta(charge.value("delta"))) is not None), asked.delta)
     spent_on = spending.on(dataset or "")
-    last = max((entry for charge in charges for entry in charge.entries), default=None)
+    rounds = [charge for charge in charges if charge.purpose != LOCAL_ACCURACY]
+    last = max((entry for charge in rounds for entry in charge.entries), default=None)
     if not asked.is_private or valid_delta(delta) is None or delta is None:
         return
     # What came after the run in the same ledger was not spent when it stated its figure.
@@ -211,6 +212,9 @@ def _figures(run: Run, spending: Spending, asked: Asked) -> Iterator[Finding]:
             f"the run states epsilon {said:.6g} at delta {delta:g}, its ledger comes to {epsilon:.6g}",
         )
     cap = next((c for charge in reversed(charges) if (c := charge.value("cap")) is not None), asked.cap)
+    own = max((entry for charge in charges for entry in charge.entries), default=0)
+    if own > (last or 0):
+        epsilon = epsilon_of(events_of(spent_on, own), delta)
     if charges and cap is not None and epsilon > cap + TOLERANCE:
         yield claim(
             "over-cap",

@@ -22,6 +22,9 @@ from fedft.privacy.events import (
 UPDATE, SHARES = "update", "secagg-shares"
 """Purposes of a round's update, and of shares of masks, in which no row has a part."""
 
+LOCAL_ACCURACY = "local-accuracy"
+"""Of a noised accuracy that an institution's people released themselves; rounds/local_accuracy.py."""
+
 _SAME = ("institution", "fingerprint", "units", "unit", "batch_size", "clip_norm", "delta", "cap", "allowed_by")
 """Evidence that tells groups apart; the rest differs in every round."""
 

@@ -21,12 +21,12 @@ from fedft.cli.machine import doctor, version
 from fedft.cli.planning import plan
 from fedft.cli.provision import app as _provision
 from fedft.cli.running import init, simulate
-from fedft.cli.using import evaluate, export, predict
+from fedft.cli.using import evaluate, export, local_accuracy, predict
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a federation": (init, plan, simulate),
     "Across organisations": (rehearse, coordinate, status, agent, withdraw),
-    "Use what it learned": (evaluate, predict, export),
+    "Use what it learned": (evaluate, predict, export, local_accuracy),
     "This machine": (doctor, version),
 }
 

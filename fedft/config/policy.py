@@ -103,6 +103,10 @@ class PolicyRelease(Section):
     private_fisher: bool = Field(
         default=False, description="a noised Fisher matrix, charged to the ledger; it stays here, its influence leaves"
     )
+    local_accuracy: bool = Field(
+        default=False,
+        description="lets fedft local-accuracy write a noised accuracy on these rows, charged first",
+    )
 
 
 class PolicyProcessing(Section):
@@ -224,6 +228,7 @@ _EXAMPLES: dict[str, Any] = {
     "allow.least_cohort": 3,
     "release.unprotected": [],
     "release.private_fisher": False,
+    "release.local_accuracy": False,
 }
 _HEADER = """\
 # What this institution allows. It wins over any plan: what is not allowed here is refused, with one word.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fedft.audit.accounts import TOLERANCE, Account
 from fedft.audit.folder import Body, Run, dataset_of, number, pick
-from fedft.audit.spending import events_of, is_unprotected
+from fedft.audit.spending import LOCAL_ACCURACY, events_of, is_unprotected
 from fedft.privacy.accountant import delta_curve, epsilon_curve
 from fedft.privacy.events import PrivacyEvent
 from fedft.privacy.tradeoff import largest_tpr
@@ -54,17 +54,27 @@ def facts(sources: Sources) -> Guarantees:
     return {
         "relation": f"add or remove one {unit_of(run)}",
         "trust_model": masking.trust(run),
-        "released": _released(run),
+        "released": _released(run, _purposes(sources)),
         "institutions": [*accounts, *missing],
     }
 
 
-def _released(run: Run) -> str:
+def _released(run: Run, purposes: frozenset[str]) -> str:
     if run.shares_noise:
         what = "the clipped sum of gradients of each round with a share of the noise, masked"
     else:
         what = f"the update of each round, {'without noise' if run.is_unprotected else 'noised'}"
-    return f"{what}; nothing of metrics, losses or counts. The coordinator's figures are of its own public rows."
+    own = (
+        "noised accuracies that institutions released themselves; nothing else of"
+        if LOCAL_ACCURACY in purposes
+        else "nothing of"
+    )
+    return f"{what}; {own} metrics, losses or counts. The coordinator's figures are of its own public rows."
+
+
+def _purposes(sources: Sources) -> frozenset[str]:
+    ledgers = sources.recomputed.ledgers.values()
+    return frozenset(release.purpose for ledger in ledgers for release in ledger.releases)
 
 
 def _of_account(sources: Sources, account: Account) -> Guarantee:

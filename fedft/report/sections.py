@@ -40,6 +40,7 @@ _MEANING = {
     "identity": "a signature or a key was not the one it should be",
     "busy": "more requests waited than it takes",
     "too-few": "too few uploaded for shares to be revealed",
+    "withdrawn": "it has left the federation",
     "internal": "another error, which stays with the institution",
     "update": "the coordinator could not accept what was sent",
     "non-finite-update": "the coordinator refused an update with NaN or infinity",

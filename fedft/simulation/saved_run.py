@@ -9,7 +9,7 @@ from typing import Any
 
 from fedft.assembly.parts import adapted_model, encode_rows, load_questions, load_rows
 from fedft.assembly.runs import resume_config
-from fedft.config import FederationConfig
+from fedft.config import FederationConfig, with_overrides
 from fedft.errors import ConfigError, LayoutMismatch, ModelError, StorageError
 from fedft.evaluation.predict import generate, predict_labels
 from fedft.evaluation.quality import Metrics, evaluate
@@ -71,8 +71,10 @@ class SavedRun:
         return self.answer([example.fields[field] for example in rows], inputs=inputs, max_new_tokens=max_new_tokens)
 
 
-def open_run(folder: Path) -> SavedRun:
+def open_run(folder: Path, *, bases: Mapping[str, Path] | None = None) -> SavedRun:
     """Load the base model and write the run's best adapter into it.
+
+    bases: where this machine has base models, by digest, instead of where the configuration says.
 
     Raises
     ------
@@ -90,6 +92,8 @@ def open_run(folder: Path) -> SavedRun:
             f"expected a finished round in {folder}, found none yet: go on with fedft simulate --resume {folder}"
         )
     tensors, manifest = read_checkpoint(RunFolder(folder).best)
+    if bases is not None:
+        config = with_overrides(config, {"model.base": str(_base_of(manifest["layout"], bases))})
     labels = None if config.task.kind == "instruction" else tuple(manifest["labels"])
     model = adapted_model(config, labels=labels, orthonormal_a=False)
     _require_same_layout(model.layout, manifest["layout"], config.model.base)
@@ -102,6 +106,15 @@ def export_run(run: SavedRun, folder: Path, *, merged: bool) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"expected a new or empty folder, found {folder} in use: choose another")
     (merge_and_save if merged else export_adapter)(run.model, folder, labels=run.labels)
+
+
+def _base_of(layout: Mapping[str, Any], bases: Mapping[str, Path]) -> Path:
+    digest = str(layout["base_digest"])
+    if digest not in bases:
+        raise ModelError(
+            f"expected the base model {digest} among the policy's models, found none with that digest: allow it there"
+        )
+    return bases[digest]
 
 
 def _require_one_run(folder: Path, config: FederationConfig) -> None:

@@ -1,8 +1,8 @@
 """The only exit of an institution: a recorded update, or a refusal of one word.
 
 Guarantees:
-- release_update, release_masked and release_share return only bytes that were stored, so nothing leaves unrecorded and
-  a retried round sends its first bytes again.
+- release_update, release_masked, release_share and release_document return only bytes that were stored, so nothing
+  leaves unrecorded and a retried round sends its first bytes again.
 - A NaN or infinity does not leave: NonFiniteUpdate, and nothing is recorded.
 - An update leaves only under the intent of its own run and round.
 - A Refusal carries a fixed word and the names of institution, run and round; nothing of the error's text.
@@ -160,6 +160,17 @@ def release_share(
     return mask(values)
 
 
+def release_document(
+    payload: bytes, *, run: str, round: int, purpose: str, intent: AnyIntent, recorder: Recorder[AnyIntent]
+) -> bytes:
+    """Record a signed document and return the stored bytes: the first ones, whatever ``payload`` is by now.
+
+    Raises LedgerError when the intent is another round's, or for another purpose.
+    """
+    _require_intent(intent, run, round, purpose)
+    return recorder.record_release(intent, payload)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An institution's no. Raises UpdateError for any reason outside REASONS and any name that could be free text."""
@@ -206,10 +217,10 @@ def refusal_for(error: BaseException, *, institution: str, run: str, round: int)
     return Refusal(institution=institution, run=run, round=round, reason=reason_for(error))
 
 
-def _require_intent(intent: IntentLike, run: str, round: int) -> None:
-    if (intent.run, intent.round, intent.purpose) != (run, round, UPDATE_PURPOSE):
+def _require_intent(intent: IntentLike, run: str, round: int, purpose: str = UPDATE_PURPOSE) -> None:
+    if (intent.run, intent.round, intent.purpose) != (run, round, purpose):
         raise LedgerError(
-            f'expected an intent for round {round} of this run and purpose "{UPDATE_PURPOSE}", found one for round '
+            f'expected an intent for round {round} of this run and purpose "{purpose}", found one for round '
             f'{intent.round} and "{intent.purpose}": record the intent before training'
         )
 
