@@ -134,7 +134,7 @@ def require_silence(said: list[str], *folders: Path) -> None:
 
 
 def with_canary(folder: Path, *overrides: str) -> FederationConfig:
-    return federation(folder, *overrides, rows={"north": planted()})
+    return federation(folder, *overrides, rows={"north": planted(), "west": rows_of(1)})
 
 
 SKIP = 'data.on_bad_record="skip"'

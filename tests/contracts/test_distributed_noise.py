@@ -114,7 +114,7 @@ def test_a_round_that_too_few_joined_is_paid_for(tmp_path: Path) -> None:
 
 
 def test_an_institution_with_more_units_than_the_noise_was_made_for_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"privacy\.max_units of at least the 3\d units of a data set, found 20"):
+    with pytest.raises(ConfigError, match=r"privacy\.max_units of at least the 40 units of a data set, found 20"):
         play(shared(tmp_path, "privacy.max_units=20"), folder=tmp_path / "run")
 
 
