@@ -1,4 +1,4 @@
-"""evaluation/local_accuracy.py: one unit changes the sum by at most 1, the noise is as stated, and a unit counts once."""
+"""evaluation/local_accuracy.py: one unit changes the sum by at most 1, noise is as stated, and a unit counts once."""
 
 from __future__ import annotations
 
