@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedft import strict_json
-from fedft.cli.frame import INTERRUPTED, AsJson, File, Overrides, Plain, Run, console, fail, hint, log_into, say
+from fedft.cli.frame import (
+    INTERRUPTED,
+    AsJson,
+    File,
+    Overrides,
+    Plain,
+    Run,
+    console,
+    fail,
+    hint,
+    log_into,
+    private_files,
+    say,
+)
 from fedft.cli.leaving import Without, folder_without, tell_begun
 from fedft.errors import ConfigError, FedftError
 
@@ -34,14 +46,14 @@ def agent(
     from fedft.deployment.agent import Agent
     from fedft.deployment.agent_http import serve
 
-    os.umask(0o077)  # the relay's user may be of its group, for the socket, which is made with its own mode
     allowed = load_policy(policy)
-    served = Agent(allowed)
-    say(f"{served.name} listens at {allowed.agent.socket}; stop it with Ctrl-C or SIGTERM")
-    try:
-        serve(served, allowed)
-    finally:
-        served.close()
+    with private_files():  # the relay's user may be of its group, for the socket, which is made with its own mode
+        served = Agent(allowed)
+        say(f"{served.name} listens at {allowed.agent.socket}; stop it with Ctrl-C or SIGTERM")
+        try:
+            serve(served, allowed)
+        finally:
+            served.close()
 
 
 def coordinate(

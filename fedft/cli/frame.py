@@ -70,6 +70,16 @@ def fail(text: str) -> None:
     Console(stderr=True).print(line, style="red", soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
+@contextmanager
+def private_files() -> Iterator[None]:
+    """What is made meanwhile is its owner's alone, as the agent's ledger is, whichever of its commands makes it."""
+    mask = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+
+
 def hint(text: str) -> None:
     """What to do next, on stderr."""
     Console(stderr=True).print(text, style="dim", soft_wrap=True, markup=False, highlight=False, emoji=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedft import strict_json
-from fedft.cli.frame import AsJson, Run, console, hint, say
+from fedft.cli.frame import AsJson, Run, console, hint, private_files, say
 
 if TYPE_CHECKING:
     from fedft.records.lineage import Parent
@@ -33,12 +32,12 @@ def withdraw(
     from fedft.deployment.withdrawal import released, statement_file
     from fedft.deployment.withdrawal import withdraw as leave
 
-    os.umask(0o077)  # as the agent's, whose ledger this may begin
     own = load_policy(policy)
     name, federation = own.institution.name, own.institution.federation
     if not yes:
         typer.confirm(f'"{name}" leaves "{federation}" for good, under this key?', abort=True)
-    left, recorded = leave(own)
+    with private_files():
+        left, recorded = leave(own)
     say(f'"{name}" has left "{federation}", {left.time_utc}, after {left.entries} entries of its ledger')
     say("its ledger has it" if recorded else "its agent runs, takes it before its next answer, and needs no restart")
     for run, rounds in released(own).items():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedft import strict_json
-from fedft.cli.frame import AsJson, Run, console, one_line, say
+from fedft.cli.frame import AsJson, Run, console, one_line, private_files, say
 
 Rows = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="JSONL, CSV or Parquet.")]
 
@@ -87,7 +86,6 @@ def local_accuracy(
 
     if to.exists():
         raise ConfigError(f"expected a new file, found {to}: choose another")
-    os.umask(0o077)  # as the agent's, whose ledger this may begin
-    content = released(run, load_policy(policy), noise_multiplier=noise_multiplier)
-    write_whole(to, content)
+    with private_files():
+        write_whole(to, released(run, load_policy(policy), noise_multiplier=noise_multiplier))
     say(f"wrote {to}")
