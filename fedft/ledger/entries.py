@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from fedft.errors import IdentityError, LedgerCorrupt, LedgerError, RecordError
@@ -158,7 +159,7 @@ def intent_fields(
 
 def as_intent(entry: Entry) -> Intent:
     fields = dict(entry.fields)
-    event = event_from_json(fields.pop("event"))
+    event = _event_of(fields.pop("event"))
     evidence = {name: value for name, value in fields.pop("evidence").items() if name != SALT}
     return Intent(event=event, evidence=evidence, sequence=entry.sequence, time_utc=entry.time_utc, **fields)
 
@@ -217,11 +218,27 @@ def _require_integer(name: str, value: object) -> None:
 
 def _require_event(value: object) -> None:
     try:
-        known = isinstance(value, dict) and event_as_json(event_from_json(value)) == value
-    except LedgerCorrupt:
-        known = False
-    if not known:
-        raise LedgerError("expected a known privacy event with values in range, found something else") from None
+        if isinstance(value, dict):
+            _event_of(value)
+            return
+    except (LedgerCorrupt, TypeError):
+        pass
+    raise LedgerError("expected a known privacy event with values in range, found something else") from None
+
+
+def _event_of(value: Mapping[str, Any]) -> PrivacyEvent:
+    """Raises LedgerCorrupt for an event that is none, and TypeError for a field that is a list or an object."""
+    return _event(tuple((name, type(item), item) for name, item in sorted(value.items())))
+
+
+@lru_cache(maxsize=1024)
+def _event(fields: tuple[tuple[str, type, Any], ...]) -> PrivacyEvent:
+    """Most entries have one of a few events. Types are part of the key: 1 and 1.0 are equal, and two texts."""
+    value = {name: item for name, _, item in fields}
+    event = event_from_json(value)
+    if event_as_json(event) != value:
+        raise LedgerCorrupt("expected a privacy event as fedft writes it, found another form")
+    return event
 
 
 def _require_head(value: object, run: object) -> None:
