@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 
 import fedft.rounds.institution
+from fedft.assembly.saved_run import open_run
 from fedft.config import FederationConfig
 from fedft.errors import (
     BadRecord,
@@ -39,7 +40,6 @@ from fedft.privacy.events import DpSgdRound, GaussianRelease
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.run import play
-from fedft.simulation.saved_run import open_run
 from fedft.update.release import release_update
 from tests.federation import federation, records_of, rows_of
 from tests.simulation.test_masked_runs import EndAfter, Interrupted

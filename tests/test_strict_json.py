@@ -38,7 +38,7 @@ def without_a_number(*args: Any, **kwargs: Any) -> dict[str, float]:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose loss is no number, with an institution whose data set was used without privacy before."""
-    for module in ("fedft.assembly.coordinator", "fedft.simulation.saved_run"):
+    for module in ("fedft.assembly.coordinator", "fedft.assembly.saved_run"):
         monkeypatch.setattr(f"{module}.evaluate", without_a_number)
     with Ledger.open(tmp_path / "kept" / "north.sqlite") as ledger:
         ledger.record_intent(

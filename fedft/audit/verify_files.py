@@ -129,7 +129,7 @@ def _check_base(folder: Path, name: str, story: LogStory) -> None:
     if whose != (parent.run, parent.round):
         said = f"the state after round {parent.round} of {parent.run}, as entry 2 of {LOG} says"
         raise Broken(home, said, f"one of round {whose[1]} of {whose[0]}", story.signer)
-    for who, number in sorted(inside):
+    for who, number in sorted(inside, key=str):
         if number not in parent.contributed.get(who, ()):
             found = f"one of {who} in round {number} beside them"
             raise Broken(home, f"the updates that entry 2 of {LOG} names", found, story.signer)

@@ -15,8 +15,8 @@ Rows = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="JSONL
 
 def evaluate(run: Run, data: Rows = None, as_json: AsJson = False) -> None:
     """Measure the best adapter of the run in folder RUN, on its public rows or on a file of the same columns."""
+    from fedft.assembly.saved_run import open_run
     from fedft.display.tables import metrics_table
-    from fedft.simulation.saved_run import open_run
 
     saved = open_run(run)
     metrics = saved.evaluate(None if data is None else str(data))
@@ -39,7 +39,7 @@ def predict(
     """
     if bool(texts) == (data is not None):
         raise typer.BadParameter("give either TEXT or --data FILE")
-    from fedft.simulation.saved_run import open_run
+    from fedft.assembly.saved_run import open_run
 
     saved = open_run(run)
     if data is not None:
@@ -60,7 +60,7 @@ def export(
     merged: Annotated[bool, typer.Option("--merged", help="The whole model with the adapter merged in.")] = False,
 ) -> None:
     """Write the best adapter of the run in folder RUN as a PEFT folder, or merged into its base model."""
-    from fedft.simulation.saved_run import export_run, open_run
+    from fedft.assembly.saved_run import export_run, open_run
 
     export_run(open_run(run), to, merged=merged)
     say(f"wrote {to}")
@@ -80,9 +80,9 @@ def local_accuracy(
     units and noise 10 the accuracy is known to 2 points.
     """
     from fedft.config import load_policy
+    from fedft.deployment.local_accuracy import local_accuracy as released
     from fedft.durable import write_whole
     from fedft.errors import ConfigError
-    from fedft.simulation.local_accuracy import local_accuracy as released
 
     if to.exists():
         raise ConfigError(f"expected a new file, found {to}: choose another")

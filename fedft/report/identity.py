@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from fedft.audit.folder import pick
+from fedft.audit.folder import number, pick
 from fedft.errors import StorageError
 from fedft.identity.keys import PublicKey
 from fedft.records.lineage import Parent
@@ -37,7 +37,7 @@ def facts(sources: Sources) -> Identity:
         "engine": str(run.summary.get("engine") or ""),
         "finished": bool(run.summary),
         "rounds_done": rounds_done(run),
-        "rounds_planned": int(pick(run.config, "federation.rounds") or 0),
+        "rounds_planned": int(number(pick(run.config, "federation.rounds")) or 0),
         "first_utc": log.first_utc,
         "last_utc": log.last_utc,
         "task": str(pick(run.config, "task.kind") or ""),

@@ -230,7 +230,8 @@ def _right(column: int, numeric: Sequence[int]) -> str:
 
 
 def _or_dash(form: Callable[[float], str]) -> Callable[[Any], str]:
-    return lambda value: as_text(None) if value is None else form(float(value))
+    """What is no number, as a folder may have it where one should be, is shown as it is."""
+    return lambda value: form(float(value)) if type(value) in (int, float) else as_text(value)
 
 
 FORMS: Final[Mapping[str, Callable[[Any], str]]] = {

@@ -10,7 +10,7 @@ from typing import Any
 from fedft.attack.evidence import read_evidence
 from fedft.audit.folder import Run, read_files
 from fedft.audit.recompute import Recomputed, recompute
-from fedft.audit.verify import Verdict, verify_run
+from fedft.audit.verify import Verdict, ledger_file, verify_run
 from fedft.config.policy import PolicyProcessing, read_shown_policy
 from fedft.errors import ConfigError, RecordError
 from fedft.records.entries import LogEntry
@@ -96,9 +96,11 @@ def gather(
     StorageError
         This is no run folder, or a file in it is not what fedft writes.
     ConfigError
-        A policy or a file of evidence that is none, or two policies of one institution.
+        A ledger, a policy or a file of evidence that is none, or two policies of one institution.
     """
     run = read_files(folder)
+    for _, path in ledgers:
+        ledger_file(path)
     stated = _policies(policies)
     attacked = tuple((digest_of(path)[1], evidence) for path in attacks for evidence in [read_evidence(path)])
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedft.audit.folder import Run, part, pick
+from fedft.audit.folder import Run, number, part, pick
 from fedft.report import quality
 from fedft.report.facts import Utility
 from fedft.report.form import Document
@@ -22,7 +22,7 @@ def facts(sources: Sources) -> Utility:
     groups = part(run.summary, "subgroups")
     return {
         "metric": run.metric or "",
-        "best_round": int(run.summary.get("best_round") or 0),
+        "best_round": int(number(run.summary.get("best_round")) or 0),
         "start": dict(part(run.summary, "start")),
         "best": dict(part(run.summary, "best")),
         "final": dict(part(run.summary, "final")),

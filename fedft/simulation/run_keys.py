@@ -42,7 +42,9 @@ def delete_mask_keys(folder: Path) -> None:
         for kept in folder.glob(f"institutions/*/{_MASK_KEYS}"):
             shutil.rmtree(kept)
     except OSError as error:
-        raise StorageError(f"expected to delete the keys of masks in {folder}, found {error.strerror}") from error
+        raise StorageError(
+            f"expected to delete the keys of masks in {folder}, found {error.strerror}: delete"
+        ) from error
 
 
 def signer_of(folder: Path, names: Sequence[str]) -> Signer:

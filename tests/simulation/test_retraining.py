@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedft.assembly.retraining import begin_without, is_begun
+from fedft.assembly.saved_run import open_run
 from fedft.audit.contributions import contributions_of
 from fedft.audit.findings import HOLDS
 from fedft.audit.recompute import recompute
@@ -29,7 +30,6 @@ from fedft.records.log import AuditLog, read_entries
 from fedft.rounds.progress import Observer
 from fedft.rounds.run_folder import RunFolder
 from fedft.simulation.run import play
-from fedft.simulation.saved_run import open_run
 from tests.federation import NAMES, OFF, adapter_of, federation_body, records_of, rows_of
 from tests.tiny import write_jsonl
 

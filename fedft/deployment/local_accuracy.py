@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedft.assembly.parts import encode_rows
+from fedft.assembly.saved_run import SavedRun, open_run
 from fedft.config import InstitutionPolicy
 from fedft.data.examples import load_data_set
-from fedft.errors import ConfigError, PolicyError, Withdrawn
+from fedft.deployment.withdrawal import Departure
+from fedft.errors import ConfigError, PolicyError
 from fedft.identity.documents import write_document
 from fedft.identity.keys import PrivateKey
 from fedft.ledger.chain import Signer
@@ -15,7 +17,6 @@ from fedft.ledger.store import Ledger
 from fedft.model.vector import vector_digest
 from fedft.rounds.local_accuracy import LABEL, Budget, release_local_accuracy
 from fedft.rounds.run_folder import RunFolder
-from fedft.simulation.saved_run import SavedRun, open_run
 
 
 def local_accuracy(folder: Path, policy: InstitutionPolicy, *, noise_multiplier: float) -> bytes:
@@ -57,8 +58,7 @@ def local_accuracy(folder: Path, policy: InstitutionPolicy, *, noise_multiplier:
     )
     key = PrivateKey.load(own.identity)
     with Ledger.open(policy.agent.ledger, signer=Signer(own.name, key)) as ledger:
-        if ledger.withdrawal(own.federation, key.public.text) is not None:
-            raise Withdrawn(f'expected a member of "{own.federation}", found that it has withdrawn: nothing leaves')
+        Departure(policy, ledger, key.public).require_member()
         return release_local_accuracy(
             saved.model,
             encode_rows(saved.config, rows, saved.model.tokenizer, labels=saved.labels),

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedft.assembly.saved_run import open_run
 from fedft.errors import ConfigError, LayoutMismatch, ModelError, StorageError
 from fedft.model.checkpoint import read_checkpoint
 from fedft.simulation.run import play
-from fedft.simulation.saved_run import open_run
 from tests.federation import federation
 from tests.tiny import tiny_bert, tiny_llama, write_jsonl
 

@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 
 import fedft.simulation.run
+from fedft.assembly.saved_run import open_run
 from fedft.audit.recompute import recompute
 from fedft.audit.verify import verify_run
 from fedft.config import InstitutionPolicy, load_policy
 from fedft.config.policy import policy_template
-from fedft.errors import ConfigError, LedgerError, ModelError, PolicyError, PrivacyBudgetExhausted
+from fedft.deployment.local_accuracy import local_accuracy
+from fedft.deployment.withdrawal import withdraw
+from fedft.errors import ConfigError, LedgerError, ModelError, PolicyError, PrivacyBudgetExhausted, Withdrawn
 from fedft.identity.documents import read_document
 from fedft.identity.keys import PrivateKey
 from fedft.ledger.store import Ledger
 from fedft.privacy.events import GaussianRelease
 from fedft.report.document import report_of
 from fedft.rounds.local_accuracy import LABEL, PURPOSE
-from fedft.simulation.local_accuracy import local_accuracy
 from fedft.simulation.run import play
-from fedft.simulation.saved_run import open_run
 from tests.cli.commands import fedft as command
 from tests.federation import federation
 
@@ -119,6 +120,16 @@ def test_what_is_not_allowed_is_not_charged(
     own, before = policy(home, **changes), events(home)
     with pytest.raises(error, match=words):
         local_accuracy(home / "run", own, noise_multiplier=noise)
+    assert events(home) == before
+
+
+def test_after_a_withdrawal_that_no_agent_has_taken_yet_nothing_leaves(home: Path) -> None:
+    own, before = policy(home), events(home)
+    with Ledger.open(home / "ledger.sqlite"):  # as while an agent works: the statement is on disk, not in the ledger
+        _, recorded = withdraw(own)
+    assert not recorded
+    with pytest.raises(Withdrawn):
+        local_accuracy(home / "run", own, noise_multiplier=NOISE)
     assert events(home) == before
 
 
