@@ -71,7 +71,22 @@ def read_files(folder: Path) -> Run:
             f"expected a run folder with config.json, metrics.jsonl or summary.json, found none of them in {folder}: "
             "give the folder that fedft simulate wrote"
         )
+    for line, record in enumerate(rounds, start=1):
+        _require_names(record, ("updates", "missing", "epsilon_infinite"), f"line {line} of metrics.jsonl")
+    if not isinstance(summary.get("checks") or [], list):
+        raise StorageError('expected a list under "checks" in summary.json, found something else: it was altered')
     return Run(folder, config, rounds, summary, cut_line)
+
+
+def _require_names(record: Body, keys: tuple[str, ...], where: str) -> None:
+    if not isinstance(record.get("refused") or {}, Mapping):
+        raise StorageError(f'expected words by institution under "refused" in {where}, found others: it was altered')
+    for key in keys:
+        told = record.get(key) or []
+        if not isinstance(told, list) or not all(map(_is_name, told)):
+            raise StorageError(
+                f'expected names of institutions under "{key}" in {where}, found something else: it was altered'
+            )
 
 
 def part(body: Body, key: str) -> Body:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import shutil
+from functools import reduce
 from html import unescape
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ import pytest
 
 from fedft import strict_json
 from fedft.audit.recompute import recompute
-from fedft.errors import ConfigError
+from fedft.errors import ConfigError, FedftError
+from fedft.randomness import reproducible_rng
 from fedft.report.controls import read_controls
 from fedft.report.document import page_of, report_of
 from fedft.report.form import Document, schema
@@ -225,6 +229,32 @@ def test_who_allowed_a_charge_is_said(document: Document, html: str) -> None:
     charge = document["parts"]["ledgers"]["given"][0]["datasets"][0]["charges"][0]
     assert charge["cap"] == 8.0
     assert "cap of ε 8" in Page(html).text
+
+
+ODD: tuple[Any, ...] = ("x<b>", [], {}, None, -1, 1e30, True, [["y"]], {"a": {"b": [1]}})
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Of everything in a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(found for key, one in inner for found in places(one, (*place, key)))]
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "metrics.jsonl"])
+def test_whatever_stands_in_a_file_is_a_report_or_an_error_of_ours(copied: Path, name: str) -> None:
+    rng, lines = reproducible_rng(7, "odd-values", name), (copied / name).read_text().splitlines()
+    whole = [json.loads(line) for line in lines] if name == "metrics.jsonl" else json.loads("\n".join(lines))
+    known = [place for place in places(whole) if len(place) > (1 if name == "metrics.jsonl" else 0)]
+    for index in rng.choice(len(known), min(60, len(known)), replace=False):
+        body = json.loads(json.dumps(whole))
+        *outer, last = known[index]
+        reduce(getitem, outer, body)[last] = ODD[rng.integers(len(ODD))]
+        text = "".join(json.dumps(one) + "\n" for one in body) if isinstance(body, list) else json.dumps(body)
+        (copied / name).write_text(text)
+        with contextlib.suppress(FedftError):
+            page = Page(page_of(report_of(copied)))
+            assert "b" not in page.tags
+            assert "Records hold" not in page.text or json.dumps(body) == json.dumps(whole)
 
 
 @pytest.mark.parametrize("option", ["--policy", "--attack"])
