@@ -150,6 +150,14 @@ def is_living(path: Path) -> bool:
     return True
 
 
+def is_answering(path: Path) -> bool:
+    with client_of(path) as client:
+        try:
+            return client.get("/v1/health").is_success
+        except httpx.TransportError:
+            return False
+
+
 def play(policy: str) -> None:
     """A process of its own: SlowAgent by the policy in this file."""
     serve(SlowAgent(Path(policy).parent), load_policy(policy))

@@ -17,7 +17,7 @@ import pytest
 
 from fedft.deployment.agent_socket import LONGEST_PATH, bound_socket
 from fedft.errors import ConfigError
-from tests.deployment.fake_agent import TEMPLATE, client_of, is_living, wait_for
+from tests.deployment.fake_agent import TEMPLATE, client_of, is_answering, is_living, wait_for
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "import sys; from tests.deployment.fake_agent import play; play(sys.argv[1])"
@@ -25,7 +25,7 @@ SCRIPT = "import sys; from tests.deployment.fake_agent import play; play(sys.arg
 
 @contextmanager
 def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """An agent in a process of its own, alive at its socket."""
+    """An agent in a process of its own that answers: its socket is there before its log and its signal handlers are."""
     policy = folder / "policy.toml"
     policy.write_text(TEMPLATE)
     policy.chmod(0o600)
@@ -33,7 +33,7 @@ def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-c", SCRIPT, str(policy)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        wait_for(lambda: is_living(folder / "agent.sock") or started.poll() is not None, 60)
+        wait_for(lambda: is_answering(folder / "agent.sock") or started.poll() is not None, 60)
         yield started
     finally:
         started.kill()

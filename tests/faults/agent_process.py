@@ -18,7 +18,7 @@ from fedft.config import load_policy
 from fedft.deployment.agent import Agent
 from fedft.deployment.agent_http import serve
 from fedft.ledger.store import Ledger
-from tests.deployment.fake_agent import client_of, is_living, wait_for
+from tests.deployment.fake_agent import client_of, is_answering, wait_for
 from tests.dying import dying, processes
 
 POINTS: dict[str, Callable[[], None]] = {
@@ -41,7 +41,7 @@ class AgentProcess:
         self.socket = load_policy(policy).agent.socket
         self._process = processes.Process(target=_serve, args=(str(policy), point, clock_s, group))
         self._process.start()
-        wait_for(lambda: is_living(self.socket) or not self._process.is_alive(), 60)
+        wait_for(lambda: is_answering(self.socket) or not self._process.is_alive(), 60)
 
     @property
     def pid(self) -> int:
