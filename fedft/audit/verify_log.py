@@ -90,15 +90,16 @@ def read_log(folder: Path) -> LogStory:
     note = _note(folder)
     if not (folder / LOG).is_file():
         raise Broken(LOG, "the coordinator's audit log", "no file")
-    chain, last, story = Chain(), None, None
+    chain, last, story, head = Chain(), None, None, None
     try:
         for entry in read_entries(folder / LOG):
             _require_linked(chain, entry, last)
             chain.add(entry)
             if story is None:
                 story = _begin(entry, note)
-                head = _head(story)
-            _require_counted(entry, head, story)
+            else:
+                head = head or _head(story)  # now that entry 2 has named the hash of entry 1, whose key is believed
+                _require_counted(entry, head, story)
             _take(story, entry)
             last = entry
     except RecordError as error:
@@ -108,8 +109,10 @@ def read_log(folder: Path) -> LogStory:
         signed = "" if story is None else story.signer
         expected, _, found = words.removeprefix("expected ").partition(", found ")
         raise Broken(f"{LOG}, {place}", expected, found, signed) from None
-    if story is None:
+    if story is None or last is None:
         raise Broken(f"{LOG}, entry 1", 'an entry of kind "start"', "an empty file")
+    head = head or _head(story)
+    _require_counted(last, head, story)
     if chain.count < head.count:
         expected = f"{head.count} entries, as {HEAD} says"
         raise Broken(f"{LOG}, entry {chain.count + 1}", expected, f"{chain.count}: it was cut off", story.signer)
