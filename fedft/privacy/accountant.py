@@ -1,4 +1,4 @@
-"""From privacy events to epsilon, by privacy loss distributions. The only import of dp_accounting.
+"""From privacy events to epsilon, by privacy loss distributions. It and losses.py alone import dp_accounting.
 
 Sommer, Meiser & Mohammadi 2019; discretised pessimistically by connecting the dots (Doroshenko et al. 2022, arXiv
 2207.04380). Neighbouring relation: add or remove one unit. Every figure here is an upper bound on the true epsilon of
@@ -16,7 +16,7 @@ from functools import lru_cache, reduce
 import numpy as np
 from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
-from dp_accounting.pld import privacy_loss_distribution as pld
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from dp_accounting.rdp import RdpAccountant
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
@@ -28,6 +28,7 @@ from fedft.privacy.events import (
     PrivacyEvent,
     UnprotectedRelease,
 )
+from fedft.privacy.losses import one_step
 
 INTERVAL = 2.5e-4
 """Privacy losses are rounded to multiples of this. One value for all, so that more events never come to less."""
@@ -255,17 +256,13 @@ def _deltas(mechanisms: tuple[_Mechanism, ...], epsilons: tuple[float, ...], int
 
 
 @lru_cache(maxsize=2)
-def _composition(mechanisms: tuple[_Mechanism, ...], interval: float, coarser: float) -> pld.PrivacyLossDistribution:
-    one_step = _kept_step if coarser == 1 else _one_step  # coarse tries never come back, and would drive out the rest
-    parts = [one_step(noise, rate, interval * coarser).self_compose(steps) for noise, rate, steps in mechanisms]
+def _composition(mechanisms: tuple[_Mechanism, ...], interval: float, coarser: float) -> PrivacyLossDistribution:
+    step = _kept_step if coarser == 1 else one_step  # coarse tries never come back, and would drive out the rest
+    parts = [step(noise, rate, interval * coarser).self_compose(steps) for noise, rate, steps in mechanisms]
     return reduce(lambda left, right: left.compose(right), parts)
 
 
-def _one_step(noise: float, rate: float, interval: float) -> pld.PrivacyLossDistribution:
-    return pld.from_gaussian_mechanism(noise, value_discretization_interval=interval, sampling_prob=rate)
-
-
-_kept_step = lru_cache(maxsize=64)(_one_step)
+_kept_step = lru_cache(maxsize=64)(one_step)
 """It is what takes time. Room for what calibration and budget checks of some thirty institutions ask for."""
 
 
