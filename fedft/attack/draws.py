@@ -9,6 +9,7 @@ find.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +29,32 @@ _COLUMNS = 2048
 _ROWS = 256
 
 
-def log_odds(
+@dataclass(frozen=True)
+class Told:
+    """What a target says of each canary's number of draws by itself, and how likely the target was.
+
+    mean, variance: (canaries,). log_likelihood: of the target, up to a constant of its size.
+    """
+
+    mean: Floats
+    variance: Floats
+    log_likelihood: float
+
+    def log_odds(self, steps: int, sampling_rate: float) -> Floats:
+        """Log likelihood ratio of in against out, (canaries,)."""
+        draws = np.arange(steps + 1)
+        fits = -((draws - self.mean[:, None]) ** 2) / (2 * self.variance[:, None])
+        return np.asarray(logsumexp(fits + binom.logpmf(draws, steps, sampling_rate), axis=1) - fits[:, 0])
+
+
+def tell(
     directions: Directions, target: Floats, *, canaries: int, steps: int, sampling_rate: float, stands_for: float = 1.0
-) -> Floats:
-    """Log likelihood ratio of in against out of each canary, (canaries,).
+) -> Told:
+    """Each canary's number of draws in the target.
+
+    All other units' draws, and with two directions when they fell, are normal around what the sampling rate lets
+    expect, and what is left of the target is noise. How much noise there is, and how far draws stray, is where the
+    target is most likely, whatever noise was promised.
 
     Parameters
     ----------
@@ -39,23 +62,6 @@ def log_odds(
         and at the last of the steps, between which they are taken to change evenly
     target : (d,), the sum of the gradients that were drawn
     stands_for : of how many units that are in each given one is an example
-    """
-    mean, variance = counts(
-        directions, target, canaries=canaries, steps=steps, sampling_rate=sampling_rate, stands_for=stands_for
-    )
-    draws = np.arange(steps + 1)
-    fits = -((draws - mean[:, None]) ** 2) / (2 * variance[:, None])
-    return np.asarray(logsumexp(fits + binom.logpmf(draws, steps, sampling_rate), axis=1) - fits[:, 0])
-
-
-def counts(
-    directions: Directions, target: Floats, *, canaries: int, steps: int, sampling_rate: float, stands_for: float = 1.0
-) -> tuple[Floats, Floats]:
-    """What the target by itself says of each canary's number of draws: mean and variance, (canaries,) each.
-
-    All other units' draws, and with two directions when they fell, are normal around what the sampling rate lets
-    expect, and what is left of the target is noise. How much noise there is, and how far draws stray, is where the
-    target is most likely, whatever noise was promised. Parameters as ``log_odds``.
     """
     number, size = directions.shape[1:]
     chance = np.where(np.arange(number) < canaries, 0.5, 1.0)
@@ -74,17 +80,17 @@ def counts(
     spectrum, basis = eigh(gram * spread * spread[:, None])
     spectrum = spectrum.clip(min=0.0)
     projected = basis.T @ (spread * (along - gram @ expected))
-    ridge, scale = _most_likely(spectrum, projected, square, size)
+    ridge, scale, log_likelihood = _most_likely(spectrum, projected, square, size)
     own = basis[:canaries]
     known = np.maximum(own**2 @ (spectrum / (spectrum + ridge)), 1e-300)  # share of a draw's variance that shows
     found = own @ (projected / (spectrum + ridge))
     mean = expected[:canaries] + spread[:canaries] * found / known
     variance = scale * variances[:canaries] * (1 / known - 1)
-    return mean, np.maximum(variance, LEAST_VARIANCE)
+    return Told(mean, np.maximum(variance, LEAST_VARIANCE), log_likelihood)
 
 
-def _most_likely(spectrum: Floats, projected: Floats, square: float, size: int) -> tuple[float, float]:
-    """The ridge under which a target of this square is most likely, and the scale of all variances beside it."""
+def _most_likely(spectrum: Floats, projected: Floats, square: float, size: int) -> tuple[float, float, float]:
+    """The ridge under which a target of this square is most likely, the scale of all variances beside it, and how."""
 
     def scale_of(ridge: float) -> float:
         return max((square - float((projected**2 / (spectrum + ridge)).sum())) / ridge / size, 1e-300)
@@ -95,7 +101,7 @@ def _most_likely(spectrum: Floats, projected: Floats, square: float, size: int) 
 
     top = max(float(spectrum[-1]), 1e-300)
     ridge = max((top * float(one) for one in RIDGES), key=log_likelihood)
-    return ridge, scale_of(ridge)
+    return ridge, scale_of(ridge), log_likelihood(ridge)
 
 
 def _turned(gram: Floats, along: Floats) -> tuple[Floats, Floats]:

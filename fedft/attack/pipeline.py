@@ -26,6 +26,7 @@ from fedft.data.formats import EncodedDataSet
 from fedft.deployment.terms import terms_of
 from fedft.errors import ConfigError
 from fedft.privacy.accountant import epsilon_curve, epsilon_of
+from fedft.privacy.events import DpSgdRound
 from fedft.simulation.run import play
 from fedft.training.schedule import learning_rates
 
@@ -193,6 +194,7 @@ def _by_gradient(seen: Seen, rows: EncodedDataSet, config: FederationConfig) -> 
     setup = seen.setup
     own = setup.encode(setup.own_rows)
     units = own.unit_count + rows.unit_count / 2
+    noise = next((event.noise_multiplier for event in seen.events if isinstance(event, DpSgdRound)), 0.0)
     found = np.zeros(len(rows.examples))
     for number, update in seen.updates.items():
         found += gradient_score(
@@ -202,13 +204,14 @@ def _by_gradient(seen: Seen, rows: EncodedDataSet, config: FederationConfig) -> 
             adapter=seen.adapters[number - 1],
             update=update,
             roles=setup.aggregation.trains,
-            steps=_steps(config, number, units),
+            steps=_steps(config, number, units, noise),
         )
     return found
 
 
-def _steps(config: FederationConfig, round_number: int, units: float) -> LocalSteps:
-    training, private = config.training, config.privacy.mode != "off"
+def _steps(config: FederationConfig, round_number: int, units: float, noise_multiplier: float) -> LocalSteps:
+    training = config.training
+    clip_norm = None if config.privacy.mode == "off" else config.privacy.clip_norm
     rates = learning_rates(
         training.scheduler,
         training.learning_rate,
@@ -222,8 +225,9 @@ def _steps(config: FederationConfig, round_number: int, units: float) -> LocalSt
         rates,
         training.batch_size,
         min(1.0, training.batch_size / units),
-        config.privacy.clip_norm if private else None,
+        clip_norm,
         training.optimizer,
+        noise_multiplier * (clip_norm or 0.0),
     )
 
 

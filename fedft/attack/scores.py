@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedft.attack.draws import log_odds
+from fedft.attack.draws import tell
 from fedft.data.formats import Batch, EncodedDataSet, EncodedExample, collate
 from fedft.model.adapter import AdaptedModel
 from fedft.training.dp_sgd import per_row_gradients
@@ -37,7 +37,8 @@ class LocalSteps:
     """What is public of a round's steps at the institution.
 
     learning_rates: one per step. batch_size: the divisor of a step's sum. sampling_rate: of each unit, half of the
-    canaries taken to be in. clip_norm: of a unit's gradient; None without privacy.
+    canaries taken to be in. clip_norm: of a unit's gradient; None without privacy. noise: what was promised, the
+    standard deviation in a step's sum.
     """
 
     learning_rates: tuple[float, ...]
@@ -45,6 +46,7 @@ class LocalSteps:
     sampling_rate: float
     clip_norm: float | None
     optimizer: str = "sgd"
+    noise: float = 0.0
 
 
 def losses(model: AdaptedModel, rows: EncodedDataSet, adapter: AdapterVector) -> Floats:
@@ -89,19 +91,21 @@ def gradient_score(
         there = layout.with_part(adapter, roles, layout.part(adapter, roles) + update * np.float32(place))
         _write_gradients(model, canaries, there, roles, steps.clip_norm, into[: canaries.unit_count])
         _write_gradients(model, own, there, roles, steps.clip_norm, into[canaries.unit_count :])
-    total = -update.astype(np.float64) / rate
-    if steps.optimizer == "sgd":
-        total *= steps.batch_size
-    else:
-        found /= adam_scale(found, canaries=canaries.unit_count, sampling_rate=steps.sampling_rate)
-    return log_odds(
-        found,
-        total,
-        canaries=canaries.unit_count,
-        steps=number,
-        sampling_rate=steps.sampling_rate,
-        stands_for=own.unit_count / max(1, units),
-    )
+    total = -update.astype(np.float64) / rate * (steps.batch_size if steps.optimizer == "sgd" else 1)
+    best = None
+    for scale in _scales(found, canaries.unit_count, steps):
+        found /= scale
+        told = tell(
+            found,
+            total,
+            canaries=canaries.unit_count,
+            steps=number,
+            sampling_rate=steps.sampling_rate,
+            stands_for=own.unit_count / max(1, units),
+        )
+        found *= scale
+        best = told if best is None or told.log_likelihood > best.log_likelihood else best
+    return np.zeros(canaries.unit_count) if best is None else best.log_odds(number, steps.sampling_rate)
 
 
 def units_that_fit(units: int, canaries: int, *, ends: int, size: int) -> int:
@@ -109,19 +113,23 @@ def units_that_fit(units: int, canaries: int, *, ends: int, size: int) -> int:
     return max(0, min(units, MOST_BYTES // (4 * size * ends), MOST_DIRECTIONS // ends - canaries))
 
 
-def adam_scale(gradients: Gradients, *, canaries: int, sampling_rate: float) -> Gradients:
-    """Root mean square of each value of a step's sum, (d,), the draws being random; half of the canaries are in.
+def _scales(gradients: Gradients, canaries: int, steps: LocalSteps) -> list[Gradients]:
+    """What an optimizer divides each value of a step's sum by, (d,): Adam by its root mean square, draws being random.
+
+    With the noise that was promised, and without: the more likely one will count.
 
     Parameters
     ----------
-    gradients : (ends, n, d), canaries first
+    gradients : (ends, n, d), canaries first, of which half are in
     """
-    drawn = np.full(gradients.shape[1], sampling_rate, np.float32)
+    if steps.optimizer == "sgd":
+        return [np.ones(1, np.float32)]
+    drawn = np.full(gradients.shape[1], steps.sampling_rate, np.float32)
     drawn[:canaries] /= 2
     spread = drawn * (1 - drawn)
     squares = sum((drawn @ end) ** 2 + np.einsum("n,nd,nd->d", spread, end, end) for end in gradients)
-    scale = np.sqrt(squares / len(gradients))
-    return np.asarray(np.maximum(scale, LEAST_SCALE * scale.max()), dtype=np.float32)
+    found = [np.sqrt(squares / len(gradients) + noise**2) for noise in sorted({0.0, steps.noise})]
+    return [np.maximum(scale, LEAST_SCALE * scale.max(), dtype=np.float32) for scale in found]
 
 
 def gradient_norms(model: AdaptedModel, rows: EncodedDataSet, adapter: AdapterVector, roles: Sequence[Role]) -> Floats:

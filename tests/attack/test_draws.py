@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fedft.attack.draws import counts, log_odds
+from fedft.attack.draws import tell
 from fedft.attack.rates import auroc
 
 Floats = npt.NDArray[np.float64]
@@ -28,17 +28,18 @@ def drawn(rng: np.random.Generator, steps: int) -> tuple[npt.NDArray[np.bool_], 
     return coins, ((rng.random((CANARIES + OWN, steps)) < RATE) & inside[:, None]).astype(np.float64)
 
 
-def told(directions: npt.NDArray[np.float32], target: Floats, steps: int, **options: Any) -> Floats:
-    return log_odds(directions, target, canaries=CANARIES, steps=steps, sampling_rate=RATE, **options)
+def told(directions: npt.NDArray[Any], target: Floats, steps: int, **options: Any) -> Floats:
+    found = tell(directions, target, canaries=CANARIES, steps=steps, sampling_rate=RATE, **options)
+    return found.log_odds(steps, RATE)
 
 
 def test_without_noise_one_step_is_told_exactly() -> None:
     rng = np.random.default_rng(1)
     directions, (_, took_part) = alike(rng), drawn(rng, 1)
     target = took_part[:, 0] @ directions.astype(np.float64)
-    mean, variance = counts(directions[None], target, canaries=CANARIES, steps=1, sampling_rate=RATE)
-    assert np.allclose(mean, took_part[:CANARIES, 0], atol=1e-4)
-    assert variance.max() < 1e-4
+    draws = tell(directions[None], target, canaries=CANARIES, steps=1, sampling_rate=RATE)
+    assert np.allclose(draws.mean, took_part[:CANARIES, 0], atol=1e-4)
+    assert draws.variance.max() < 1e-4
     found, was_drawn = told(directions[None], target, 1), took_part[:CANARIES, 0] == 1
     assert found[was_drawn].min() > 100
     assert np.allclose(found[~was_drawn], np.log(1 - RATE), atol=1e-3), "in and not drawn: all that can be said"
@@ -58,14 +59,14 @@ def test_gradients_at_both_ends_tell_more_of_several_steps_than_those_in_between
     """They turn by as much as they are long; when a unit was drawn is not known."""
     rng = np.random.default_rng(3)
     first, steps = alike(rng), 6
-    last = first + alike(rng)
+    last = (first + alike(rng)).astype(np.float32)
     _, took_part = drawn(rng, steps)
     places = np.linspace(0, 1, steps)
     target = (took_part @ (1 - places)) @ first.astype(np.float64) + (took_part @ places) @ last.astype(np.float64)
 
-    def worst(directions: npt.NDArray[np.float32]) -> float:
-        mean, _ = counts(directions, target, canaries=CANARIES, steps=steps, sampling_rate=RATE)
-        return float(np.abs(mean - took_part[:CANARIES].sum(axis=1)).max())
+    def worst(directions: npt.NDArray[Any]) -> float:
+        draws = tell(directions, target, canaries=CANARIES, steps=steps, sampling_rate=RATE)
+        return float(np.abs(draws.mean - took_part[:CANARIES].sum(axis=1)).max())
 
     assert worst(np.stack([first, last])) < 0.01
     assert worst(((first + last) / 2)[None]) > 0.5

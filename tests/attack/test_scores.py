@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Round:
     def took_part(self) -> npt.NDArray[np.bool_]:
         """Which canaries were drawn."""
         found = np.zeros(CANARIES, dtype=bool)
-        found[self.coins] = self.drawn.any(axis=0)[-int(self.coins.sum()) :]
+        found[self.coins] = self.drawn[:, -int(self.coins.sum()) :].any(axis=0)
         return found
 
 
@@ -66,7 +66,8 @@ def play_round(
     coins = toss(5, "round", CANARIES)
     setup = CanarySetup(config, institution=None, canaries=_canaries(PublicParts(config)), coins=coins)
     data = next(iter(setup.institution("north").encoded.values()))
-    rng, flips = reproducible_rng(1, "round"), []
+    rng = reproducible_rng(1, "round")
+    flips: list[npt.NDArray[np.float64]] = []
 
     def uniform(count: int) -> npt.NDArray[np.float64]:
         flips.append(rng.random(count))
@@ -81,7 +82,7 @@ def play_round(
     else:
         total = sum_gradients(model, data, model.start_vector(), plan, roles=roles, uniform=uniform).total
         update = (-rate / BATCH * total).astype(np.float32)
-    return Round(setup, coins, rates, optimizer, clip_norm, update, np.array(flips) < plan.sampling_rate)
+    return Round(setup, coins, rates, optimizer, clip_norm, update, np.stack(flips) < plan.sampling_rate)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
@@ -93,7 +94,7 @@ def test_one_step_without_noise_is_told_exactly(clip_norm: float | None, tmp_pat
 
 
 def test_several_steps_are_told_by_gradients_at_both_ends(tmp_path: Path) -> None:
-    played = play_round(tmp_path, steps=6)
+    played = play_round(tmp_path, steps=6, rate=0.05)
     assert auroc(played.score(), played.took_part).value > 0.99
 
 
@@ -103,6 +104,8 @@ def test_steps_of_adam_are_told_by_gradients_that_are_divided_as_it_divides(tmp_
     found = auroc(played.score(), played.coins).value
     assert found > 0.85
     assert found > auroc(as_sgd, played.coins).value + 0.05
+    promised = LocalSteps(played.rates, BATCH, BATCH / 70, None, "adamw", noise=100.0)
+    assert np.array_equal(played.score(steps=promised), played.score(steps=replace(promised, noise=0.0))), "left out"
 
 
 def test_a_round_whose_rate_is_zero_tells_nothing(tmp_path: Path) -> None:
