@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ BATCH = 32
 MOST_BYTES = 2**31
 """Of the gradients of an institution's own units that are held at once."""
 
-MOST_DIRECTIONS = 8000
+MOST_DIRECTIONS = 4000
 """Of canaries and own units together: their inner products are held too, and the time grows with the cube."""
 
 LEAST_SCALE = 1e-3
@@ -92,20 +93,13 @@ def gradient_score(
         _write_gradients(model, canaries, there, roles, steps.clip_norm, into[: canaries.unit_count])
         _write_gradients(model, own, there, roles, steps.clip_norm, into[canaries.unit_count :])
     total = -update.astype(np.float64) / rate * (steps.batch_size if steps.optimizer == "sgd" else 1)
-    best = None
+    public: dict[str, Any] = {"canaries": canaries.unit_count, "steps": number, "sampling_rate": steps.sampling_rate}
+    told = []
     for scale in _scales(found, canaries.unit_count, steps):
         found /= scale
-        told = tell(
-            found,
-            total,
-            canaries=canaries.unit_count,
-            steps=number,
-            sampling_rate=steps.sampling_rate,
-            stands_for=own.unit_count / max(1, units),
-        )
+        told.append(tell(found, total, **public, stands_for=own.unit_count / max(1, units)))
         found *= scale
-        best = told if best is None or told.log_likelihood > best.log_likelihood else best
-    return np.zeros(canaries.unit_count) if best is None else best.log_odds(number, steps.sampling_rate)
+    return max(told, key=lambda one: one.log_likelihood).log_odds(number, steps.sampling_rate)
 
 
 def units_that_fit(units: int, canaries: int, *, ends: int, size: int) -> int:
@@ -129,7 +123,7 @@ def _scales(gradients: Gradients, canaries: int, steps: LocalSteps) -> list[Grad
     spread = drawn * (1 - drawn)
     squares = sum((drawn @ end) ** 2 + np.einsum("n,nd,nd->d", spread, end, end) for end in gradients)
     found = [np.sqrt(squares / len(gradients) + noise**2) for noise in sorted({0.0, steps.noise})]
-    return [np.maximum(scale, LEAST_SCALE * scale.max(), dtype=np.float32) for scale in found]
+    return [np.maximum(scale, LEAST_SCALE * scale.max() + 1e-30, dtype=np.float32) for scale in found]
 
 
 def gradient_norms(model: AdaptedModel, rows: EncodedDataSet, adapter: AdapterVector, roles: Sequence[Role]) -> Floats:
