@@ -18,7 +18,7 @@ from fedft.attack.evidence import CLAIM, CONTROL, ceiling, complete, play_of
 from fedft.attack.reconstruction import worst_case
 from fedft.attack.references import lira, rmia
 from fedft.attack.run import Seen, watch
-from fedft.attack.scores import Floats, gradient_norms, gradient_score, losses
+from fedft.attack.scores import Floats, LocalSteps, gradient_norms, gradient_score, losses
 from fedft.attack.uploads import check_uploads
 from fedft.config import FederationConfig, with_overrides
 from fedft.data.examples import Example
@@ -26,7 +26,9 @@ from fedft.data.formats import EncodedDataSet
 from fedft.deployment.terms import terms_of
 from fedft.errors import ConfigError
 from fedft.privacy.accountant import epsilon_curve, epsilon_of
+from fedft.privacy.events import DpSgdRound
 from fedft.simulation.run import play
+from fedft.training.schedule import learning_rates
 
 DELTAS = tuple(10.0**-power for power in np.arange(0.1, 9.01, 0.25))
 """At which the claim's trade-off curve is taken."""
@@ -114,7 +116,7 @@ class _Player:
         seen, coins = self._watch(name, config)
         setup = seen.setup
         rows = setup.encode(as_data_set(self.canaries))
-        scores = {"gradient": _by_gradient(seen, rows), "loss": _gain(seen, rows)}
+        scores = {"gradient": _by_gradient(seen, rows, config), "loss": _gain(seen, rows)}
         if self.terms.references:
             scores |= self._compared(name, config, seen, rows)
         curve = list(zip(epsilon_curve(seen.events, DELTAS), DELTAS, strict=True))
@@ -187,10 +189,12 @@ def _control(
     return with_overrides(config, {"privacy.mode": "off", "training.learning_rate": rate}), rate
 
 
-def _by_gradient(seen: Seen, rows: EncodedDataSet) -> Floats:
+def _by_gradient(seen: Seen, rows: EncodedDataSet, config: FederationConfig) -> Floats:
     """Summed over the rounds in which the institution released an update."""
     setup = seen.setup
     own = setup.encode(setup.own_rows)
+    units = own.unit_count + rows.unit_count / 2
+    noise = next((event.noise_multiplier for event in seen.events if isinstance(event, DpSgdRound)), 0.0)
     found = np.zeros(len(rows.examples))
     for number, update in seen.updates.items():
         found += gradient_score(
@@ -200,8 +204,31 @@ def _by_gradient(seen: Seen, rows: EncodedDataSet) -> Floats:
             adapter=seen.adapters[number - 1],
             update=update,
             roles=setup.aggregation.trains,
+            steps=_steps(config, number, units, noise),
         )
     return found
+
+
+def _steps(config: FederationConfig, round_number: int, units: float, noise_multiplier: float) -> LocalSteps:
+    training = config.training
+    clip_norm = None if config.privacy.mode == "off" else config.privacy.clip_norm
+    rates = learning_rates(
+        training.scheduler,
+        training.learning_rate,
+        start=(round_number - 1) * training.local_steps,
+        steps=training.local_steps,
+        total=config.federation.rounds * training.local_steps,
+        warmup=training.warmup_steps,
+        options=training.scheduler_options,
+    )
+    return LocalSteps(
+        rates,
+        training.batch_size,
+        min(1.0, training.batch_size / units),
+        clip_norm,
+        training.optimizer,
+        noise_multiplier * (clip_norm or 0.0),
+    )
 
 
 def _gain(seen: Seen, rows: EncodedDataSet) -> Floats:
