@@ -16,7 +16,6 @@ from functools import lru_cache, reduce
 import numpy as np
 from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from dp_accounting.rdp import RdpAccountant
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
@@ -28,7 +27,7 @@ from fedft.privacy.events import (
     PrivacyEvent,
     UnprotectedRelease,
 )
-from fedft.privacy.losses import one_step
+from fedft.privacy.losses import Losses, one_step
 
 INTERVAL = 2.5e-4
 """Privacy losses are rounded to multiples of this. One value for all, so that more events never come to less."""
@@ -245,18 +244,18 @@ def _merged(events: Sequence[PrivacyEvent]) -> tuple[_Mechanism, ...]:
 
 @lru_cache(maxsize=4096)
 def _epsilon(mechanisms: tuple[_Mechanism, ...], delta: float, interval: float, coarser: float) -> float:
-    return float(_composition(mechanisms, interval, coarser).get_epsilon_for_delta(delta))
+    return _composition(mechanisms, interval, coarser).epsilon(delta)
 
 
 @lru_cache(maxsize=256)
 def _deltas(mechanisms: tuple[_Mechanism, ...], epsilons: tuple[float, ...], interval: float) -> tuple[float, ...]:
     if not mechanisms:
         return (0.0,) * len(epsilons)
-    return tuple(float(d) for d in _composition(mechanisms, interval, 8.0).get_delta_for_epsilon(list(epsilons)))
+    return _composition(mechanisms, interval, 8.0).deltas(epsilons)
 
 
 @lru_cache(maxsize=2)
-def _composition(mechanisms: tuple[_Mechanism, ...], interval: float, coarser: float) -> PrivacyLossDistribution:
+def _composition(mechanisms: tuple[_Mechanism, ...], interval: float, coarser: float) -> Losses:
     step = _kept_step if coarser == 1 else one_step  # coarse tries never come back, and would drive out the rest
     parts = [step(noise, rate, interval * coarser).self_compose(steps) for noise, rate, steps in mechanisms]
     return reduce(lambda left, right: left.compose(right), parts)

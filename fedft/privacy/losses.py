@@ -7,11 +7,12 @@ at once, in a fifth of the time. The rest, discretisation and everything that co
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from dp_accounting.pld.pld_pmf import PLDPmf, create_pmf_pessimistic_connect_dots_fixed_gap
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
 
 _LARGEST_EXPONENT = 700.0
@@ -39,15 +40,42 @@ def deltas_of(mechanism: GaussianPrivacyLoss, epsilons: npt.ArrayLike) -> npt.ND
     return np.asarray(np.clip(mechanism.mu_upper_cdf(x) - np.exp(asked + mechanism.mu_lower_log_cdf(x)), 0.0, 1.0))
 
 
-def one_step(noise: float, rate: float, interval: float) -> PrivacyLossDistribution:
-    """Of a step with this noise multiplier and sampling rate, its losses on multiples of ``interval``, pessimistically.
+@dataclass(frozen=True, repr=False)
+class Losses:
+    """Privacy loss distributions towards either neighbour: with one unit less, and with one more.
 
-    Both neighbours: with one unit more and with one less. At sampling rate 1 they are mirror images, and one serves.
+    added: None where it is the same, as without sampling.
     """
+
+    removed: PLDPmf
+    added: PLDPmf | None
+
+    def self_compose(self, steps: int) -> Losses:
+        return Losses(self.removed.self_compose(steps), self.added and self.added.self_compose(steps))
+
+    def compose(self, other: Losses) -> Losses:
+        added = (
+            (self.added or self.removed).compose(other.added or other.removed) if self.added or other.added else None
+        )
+        return Losses(self.removed.compose(other.removed), added)
+
+    def epsilon(self, delta: float) -> float:
+        """The least that holds towards both; the second is sought only where it needs more than the first."""
+        found = float(self.removed.get_epsilon_for_delta(delta))
+        if self.added is None or not self.added.get_delta_for_epsilon(found) > delta:
+            return found
+        return max(found, float(self.added.get_epsilon_for_delta(delta)))
+
+    def deltas(self, epsilons: Sequence[float]) -> tuple[float, ...]:
+        """The least that hold towards both, of epsilons that ascend."""
+        sides = [side.get_delta_for_epsilon(list(epsilons)) for side in (self.removed, self.added) if side is not None]
+        return tuple(float(delta) for delta in np.max(sides, axis=0))
+
+
+def one_step(noise: float, rate: float, interval: float) -> Losses:
+    """Of a step with this noise multiplier and sampling rate, on multiples of ``interval``, pessimistically."""
     removed = _discretised(AdjacencyType.REMOVE, noise, rate, interval)
-    if rate == 1:
-        return PrivacyLossDistribution(removed)
-    return PrivacyLossDistribution(removed, _discretised(AdjacencyType.ADD, noise, rate, interval))
+    return Losses(removed, None if rate == 1 else _discretised(AdjacencyType.ADD, noise, rate, interval))
 
 
 def _discretised(side: AdjacencyType, noise: float, rate: float, interval: float) -> PLDPmf:
@@ -56,4 +84,4 @@ def _discretised(side: AdjacencyType, noise: float, rate: float, interval: float
     bounds = mechanism.connect_dots_bounds()
     low, high = math.floor(bounds.epsilon_lower / interval), math.ceil(bounds.epsilon_upper / interval)
     deltas = deltas_of(mechanism, np.arange(low, high + 1) * interval)
-    return create_pmf_pessimistic_connect_dots_fixed_gap(interval, low, high, deltas)
+    return create_pmf_pessimistic_connect_dots_fixed_gap(interval, low, high, deltas).to_dense_pmf()

@@ -9,7 +9,7 @@ from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPriv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedft.privacy.losses import deltas_of, one_step
+from fedft.privacy.losses import Losses, deltas_of, one_step
 
 NOISES = st.floats(0.02, 1000.0)
 RATES = st.one_of(st.floats(1e-6, 1.0), st.sampled_from([1e-9, 0.5, 1.0 - 1e-12, 1.0]))
@@ -55,7 +55,29 @@ def test_losses_of_next_to_no_noise_do_not_overflow(noise: float, rate: float, s
 def test_a_composition_is_that_of_dp_accountings_own_step(noise: float, rate: float, interval: float) -> None:
     ours = one_step(noise, rate, interval)
     theirs = from_gaussian_mechanism(noise, value_discretization_interval=interval, sampling_prob=rate)
-    epsilons = np.linspace(0.0, 4.0, 9)
+    epsilons = list(np.linspace(0.0, 4.0, 9))
+    our_release = one_step(3.0, 1.0, interval)
+    their_release = from_gaussian_mechanism(3.0, value_discretization_interval=interval)
     for steps in (1, 300):
-        found, expected = (p.self_compose(steps).get_delta_for_epsilon(list(epsilons)) for p in (ours, theirs))
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+        found = ours.self_compose(steps).compose(our_release)
+        expected = theirs.self_compose(steps).compose(their_release)
+        np.testing.assert_allclose(
+            found.deltas(epsilons), expected.get_delta_for_epsilon(epsilons), rtol=1e-6, atol=1e-12
+        )
+        for delta in (1e-2, 1e-5):
+            assert found.epsilon(delta) == pytest.approx(expected.get_epsilon_for_delta(delta), rel=1e-5, abs=1e-7)
+
+
+def test_epsilon_is_the_larger_of_both_directions() -> None:
+    """With next to no steps, adding a unit can be the worse: each direction is worse somewhere."""
+    small, large = one_step(1.1, 0.05, 2.5e-4), one_step(0.3, 0.01, 2.5e-4)
+    assert large.added is not None
+    for losses in (
+        small,
+        large,
+        Losses(large.added, large.removed),
+        Losses(small.added or small.removed, small.removed),
+    ):
+        for delta in (0.3, 1e-2, 1e-6):
+            sides = [side.get_epsilon_for_delta(delta) for side in (losses.removed, losses.added) if side is not None]
+            assert losses.epsilon(delta) == pytest.approx(max(sides), rel=1e-9, abs=1e-12)
