@@ -42,7 +42,7 @@ DOORS = {
     "ray": ("flower/",),
     "opacus": ("training/dp_sgd.py",),
     "peft": ("model/adapter.py",),
-    "dp_accounting": ("privacy/accountant.py", "privacy/losses.py"),
+    "dp_accounting": ("privacy/opinions.py",),
     "cryptography": (
         "randomness.py",
         "identity/",

@@ -1,9 +1,9 @@
-"""From privacy events to epsilon, by privacy loss distributions. It and losses.py alone import dp_accounting.
+"""From privacy events to epsilon, by privacy loss distributions.
 
-Sommer, Meiser & Mohammadi 2019; discretised pessimistically by connecting the dots (Doroshenko et al. 2022, arXiv
-2207.04380). Neighbouring relation: add or remove one unit. Every figure here is an upper bound on the true epsilon of
-the composition of all events. Equal mechanisms are merged before anything is computed, so ten steps and twice five
-steps come to the same number to the last bit, in whatever order they are listed.
+Sommer, Meiser & Mohammadi 2019; the distributions are losses.py's. Neighbouring relation: add or remove one unit. Every
+figure here is an upper bound on the true epsilon of the composition of all events. Equal mechanisms are merged before
+anything is computed, so ten steps and twice five steps come to the same number to the last bit, in whatever order they
+are listed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 import numpy as np
-from dp_accounting import dp_event
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
 
 from fedft.errors import ConfigError, PrivacyBudgetExhausted, UnreachableEpsilon
 from fedft.privacy.events import (
@@ -27,7 +24,7 @@ from fedft.privacy.events import (
     PrivacyEvent,
     UnprotectedRelease,
 )
-from fedft.privacy.losses import Losses, one_step
+from fedft.privacy.losses import Pair, composed, one_step
 
 INTERVAL = 2.5e-4
 """Privacy losses are rounded to multiples of this. One value for all, so that more events never come to less."""
@@ -53,7 +50,8 @@ def epsilon_of(events: Sequence[PrivacyEvent], delta: float) -> float:
 
     Guarantee: an upper bound, which no further event lowers; up to 1,000 steps at most 0.004 above what a ten times
     finer discretisation finds. No events: 0, and a DataIndependentRelease adds nothing. Any UnprotectedRelease, noise
-    below 1/1000, losses of about 100,000, or DistributedSteps whose gaps leave nothing of delta: infinite.
+    below 1/1000, losses of about 100,000, a delta below some 1e-15 and 2e-16 a step, which rounding hides, or
+    DistributedSteps whose gaps leave nothing of delta: infinite.
     """
     return epsilon_curve(events, (delta,))[0]
 
@@ -184,30 +182,6 @@ def _gap(events: Sequence[PrivacyEvent]) -> float:
     return math.fsum(event.steps * event.gap for event in events if isinstance(event, DistributedStep))
 
 
-def library_rdp(counts: Sequence[tuple[float, float, int]], orders: Sequence[int]) -> Callable[[float], float]:
-    """Delta -> epsilon of ``counts``, by dp_accounting's own RDP accountant; for opinions.py, and for no decision.
-
-    counts: noise multiplier, sampling rate, steps.
-    """
-    accountant = RdpAccountant(orders=orders).compose(_in_the_librarys_words(counts))
-    return lambda delta: float(accountant.get_epsilon(delta))
-
-
-def library_pld(counts: Sequence[tuple[float, float, int]], interval: float) -> Callable[[float], float]:
-    """As ``library_rdp``, by dp_accounting's own PLD accountant on a grid of ``interval``."""
-    accountant = PLDAccountant(value_discretization_interval=interval).compose(_in_the_librarys_words(counts))
-    return lambda delta: float(accountant.get_epsilon(delta))
-
-
-def _in_the_librarys_words(counts: Sequence[tuple[float, float, int]]) -> dp_event.DpEvent:
-    parts = []
-    for noise, rate, steps in counts:
-        gaussian = dp_event.GaussianDpEvent(noise)
-        one = gaussian if rate == 1 else dp_event.PoissonSampledDpEvent(rate, gaussian)
-        parts.append(dp_event.SelfComposedDpEvent(one, steps))
-    return dp_event.ComposedDpEvent(parts)
-
-
 def widened(epsilon_at: Callable[[float], float], delta: float, gap: float) -> float:
     """The least ε >= epsilon_at(delta - (1 + e^ε)·gap); infinite where there is none.
 
@@ -255,10 +229,9 @@ def _deltas(mechanisms: tuple[_Mechanism, ...], epsilons: tuple[float, ...], int
 
 
 @lru_cache(maxsize=2)
-def _composition(mechanisms: tuple[_Mechanism, ...], interval: float, coarser: float) -> Losses:
+def _composition(mechanisms: tuple[_Mechanism, ...], interval: float, coarser: float) -> Pair:
     step = _kept_step if coarser == 1 else one_step  # coarse tries never come back, and would drive out the rest
-    parts = [step(noise, rate, interval * coarser).self_compose(steps) for noise, rate, steps in mechanisms]
-    return reduce(lambda left, right: left.compose(right), parts)
+    return composed([(step(noise, rate, interval * coarser), steps) for noise, rate, steps in mechanisms])
 
 
 _kept_step = lru_cache(maxsize=64)(one_step)

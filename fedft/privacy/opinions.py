@@ -1,4 +1,5 @@
 """What other accountants say of the same events, for an auditor: none of it decides whether a round may be paid for.
+The only import of dp_accounting.
 
 - RDP (dp_accounting; Mironov 2017): an outer bound. Orders 2 to 64 and some above, each valid by itself.
 - PRV (Opacus; Gopi, Lee & Wutschitz 2021, arXiv 2106.02848): another discretisation, by another group, bounds on both
@@ -25,9 +26,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from dp_accounting import dp_event
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
 
 from fedft.errors import PrivacyError
-from fedft.privacy.accountant import INTERVAL, LARGEST_NOISE, library_pld, library_rdp, widened
+from fedft.privacy.accountant import INTERVAL, LARGEST_NOISE, widened
 from fedft.privacy.events import DataIndependentRelease, DistributedStep, PrivacyEvent, UnprotectedRelease
 
 PRV_ERROR = 0.02
@@ -39,6 +43,7 @@ _ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
 _OPACUS = "_opacus_accountants"
 _Counts = Counter[tuple[float, float]]
 _Count = tuple[float, float, int]
+"""Noise multiplier, sampling rate, steps."""
 
 
 def rdp_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
@@ -51,7 +56,7 @@ def coarse_epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     interval = max(COARSE, rdp_epsilon(events, delta) / 2**18)
     if interval >= 0.1:
         raise PrivacyError("expected losses below 25,000, found larger ones: no figure on a wider grid")
-    return widened(library_pld(_sorted(events), interval), delta, _gap(events))
+    return widened(_pld(_sorted(events), interval), delta, _gap(events))
 
 
 def prv_bounds(events: Sequence[PrivacyEvent], delta: float) -> tuple[float, float]:
@@ -124,7 +129,23 @@ def _gap(events: Sequence[PrivacyEvent]) -> float:
 
 @lru_cache(maxsize=8)
 def _rdp(counts: tuple[_Count, ...]) -> Callable[[float], float]:
-    return library_rdp(counts, _ORDERS)
+    """Delta -> epsilon."""
+    accountant = RdpAccountant(orders=_ORDERS).compose(_in_the_librarys_words(counts))
+    return lambda delta: float(accountant.get_epsilon(delta))
+
+
+def _pld(counts: Sequence[_Count], interval: float) -> Callable[[float], float]:
+    accountant = PLDAccountant(value_discretization_interval=interval).compose(_in_the_librarys_words(counts))
+    return lambda delta: float(accountant.get_epsilon(delta))
+
+
+def _in_the_librarys_words(counts: Sequence[_Count]) -> dp_event.DpEvent:
+    parts = []
+    for noise, rate, steps in counts:
+        gaussian = dp_event.GaussianDpEvent(noise)
+        one = gaussian if rate == 1 else dp_event.PoissonSampledDpEvent(rate, gaussian)
+        parts.append(dp_event.SelfComposedDpEvent(one, steps))
+    return dp_event.ComposedDpEvent(parts)
 
 
 @lru_cache(maxsize=1)

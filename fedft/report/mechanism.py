@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import TypeVar
 
+from fedft import __version__
 from fedft.audit.folder import Body, number, pick
 from fedft.audit.spending import UPDATE, Charge
 from fedft.privacy.accountant import INTERVAL
@@ -91,9 +92,9 @@ def _common(mode: str) -> dict[str, str]:
         ),
         "Random source of noise, coin flips and keys": "AES-256-CTR keyed by the system, never the run's seed",
         "Order": "noise before encoding, mask and signature; EWC's gradient after the noise",
-        "Accountant": f"privacy loss distributions, dp-accounting {version('dp-accounting')}, connect-the-dots, "
-        f"interval {INTERVAL:g}",
-        "Second accountant": f"PRV, Opacus {version('opacus')}; RDP of dp-accounting as the outer bound",
+        "Accountant": f"privacy loss distributions, fedft {__version__}, connect-the-dots, interval {INTERVAL:g}",
+        "Second accountants": f"PRV, Opacus {version('opacus')}; RDP, dp-accounting {version('dp-accounting')}, as the "
+        "outer bound",
     }
 
 
