@@ -75,16 +75,13 @@ class Losses:
             return math.inf
         if self.delta(0.0) <= delta:
             return 0.0
-        low, high = (
-            max(self._above(0.0) - 1, -1),
-            len(self.masses) - 1,
-        )  # delta at high is at most this one, at low above
+        low, high = self._above(0.0) - 1, len(self.masses) - 1  # the delta there is too large, and small enough
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.delta(self._loss(middle)) <= delta else (middle, high)
         decay = np.exp(-self.interval * np.arange(len(self.masses) - high))
         left = self.infinite + float(self.masses[high:].sum()) - delta
-        return self._loss(high) + math.log(left / float(self.masses[high:] @ decay))
+        return max(0.0, self._loss(high) + math.log(left / float(self.masses[high:] @ decay)))
 
     def _loss(self, place: int) -> float:
         return self.interval * (self.first + place)
