@@ -32,6 +32,11 @@ demo: $(VENV)/.fedft ## set up, then play scenarios/hospitals.toml: federated Lo
 test: $(VENV)/.fedft-dev ## set up, then run the tests (WORKERS=3: some of them wait)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --quiet
 
+.PHONY: test-quantized
+test-quantized: $(VENV)/.fedft-dev ## add bitsandbytes (43 MB), then run the tests of 4-bit bases
+	$(PIP) --editable ".[quantized]"
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet tests/model/test_quantized.py
+
 .PHONY: check
 check: $(VENV)/.fedft-dev ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check --quiet .
@@ -54,7 +59,7 @@ lock: ## write constraints.txt anew: the newest releases that pyproject.toml all
 	build/lock/bin/python -m pip install --quiet "pip==$(PIP_VERSION)"
 	@# === takes the release itself, not a local build of it such as +cpu, and so finds what CUDA needs
 	PYTHONWARNINGS=ignore build/lock/bin/python -m pip install --quiet --dry-run --report build/lock/report.json \
-	    "torch===$(TORCH)" ".[ray,dev]"
+	    "torch===$(TORCH)" ".[ray,dev,quantized]"
 	build/lock/bin/python .ci/lock.py build/lock/report.json > build/lock/constraints.txt
 	mv build/lock/constraints.txt constraints.txt && rm -rf build/lock
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HEADER = """\
-# Every package that fedft[ray,dev] needs, pinned. Written by `make lock`, on Linux with CPython {python}.
+# Every package that fedft[ray,dev,quantized] needs, pinned. Written by `make lock`, on Linux with CPython {python}.
 # The nvidia, cuda and triton packages belong to the torch build for CUDA; a CPU build of the same version needs none.
 """
 

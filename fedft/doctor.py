@@ -26,7 +26,7 @@ LITTLE_DISK = 2e9
 
 _EXTRAS = {
     "ray": "fedft simulate --engine flower",
-    "bitsandbytes": 'model.quantization = "nf4" or "int8"',
+    "bitsandbytes": 'model.quantization = "nf4"',
 }
 """What only some need, and for what."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -46,7 +46,14 @@ class Model(Section):
     revision: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="digest the base must have")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    quantization: Literal["none", "nf4", "int8"] = "none"
+    quantization: Literal["none", "nf4"] = "none"
+
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _rows_apart(cls, value: object) -> object:
+        if value == "int8":
+            raise ValueError('"int8" lets rows of a batch change each other, which no clip norm bounds: use "nf4"')
+        return value
 
 
 class Adapter(Section):

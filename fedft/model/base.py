@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from packaging.version import Version
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -29,6 +30,9 @@ from fedft.model.files import resolve_base as resolve_base
 from fedft.types import Digest
 
 TaskKind = Literal["classification", "instruction"]
+
+OLDEST_BITSANDBYTES = "0.50.2"
+"""What the tests run with; older releases have no 4-bit layers on a CPU, or others."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,12 +93,13 @@ def load_base_model(
     Raises
     ------
     ModelError
-        No model there, another digest than ``sha256``, a model that cannot do the task, or quantization without CUDA.
+        No model there, another digest than ``sha256``, a model that cannot do the task, no CUDA where it was asked for,
+        or a quantization that is unknown or lacks its package.
     """
     chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ModelError('expected a CUDA device, found none: set training.device to "auto" or "cpu"')
-    quantized = _quantization(quantization, chosen)
+    quantized = _quantization(quantization, getattr(torch, dtype))
     folder = Path(resolve_base(base, revision=revision))
     digest = digest_of(folder)
     if sha256 is not None and digest != sha256:
@@ -178,7 +183,14 @@ def _weights(
         ) from error
     model: nn.Module = loaded[0]
     _require_complete(model, loaded[1], folder)
-    return model if quantized else model.to(device)
+    if not quantized:
+        return model.to(device)
+    for module in model.modules():
+        # Where a CPU multiplies bfloat16, bitsandbytes packs a layer at its first evaluation for a product that has no
+        # gradient: training after that would go on, wrong without a word (LAB.md).
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+    return model
 
 
 def _require_complete(model: nn.Module, report: Any, folder: Path) -> None:
@@ -205,19 +217,26 @@ def _without_dropout(config: Any) -> Any:
     return config
 
 
-def _quantization(kind: str, device: torch.device) -> Any:
+def _quantization(kind: str, dtype: torch.dtype) -> Any:
+    """4-bit NormalFloat that computes in ``dtype``. Guarantee: no row's result depends on another row of its batch."""
     if kind == "none":
         return None
-    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+    if kind != "nf4":
         raise ModelError(
-            f'expected a CUDA device and the package bitsandbytes for quantization "{kind}", found '
-            'one of them missing: install bitsandbytes on a machine with a GPU, or set model.quantization = "none"'
+            f'expected quantization "none" or "nf4", found "{kind}": with int8 a row of large values changes what its '
+            'batch computes for others, so that no clip norm bounds it; set model.quantization = "nf4"'
         )
-    options: dict[str, Any] = {
-        "int8": {"load_in_8bit": True},
-        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16},
-    }
-    return BitsAndBytesConfig(**options[kind])  # type: ignore[no-untyped-call]
+    try:
+        found = version("bitsandbytes")
+    except PackageNotFoundError:
+        found = "none"
+    if found == "none" or Version(found) < Version(OLDEST_BITSANDBYTES):
+        raise ModelError(
+            f'expected bitsandbytes {OLDEST_BITSANDBYTES} or newer for quantization "nf4", found {found}: '
+            f"pip install 'bitsandbytes>={OLDEST_BITSANDBYTES}', or set model.quantization = \"none\""
+        )
+    options: dict[str, Any] = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    return BitsAndBytesConfig(load_in_4bit=True, **options)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -69,6 +69,11 @@ def test_a_later_override_wins_and_the_file_is_left_alone(file: Path) -> None:
     assert file.read_text() == FILE
 
 
+def test_int8_is_refused_with_its_reason(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)model.quantization.*lets rows of a batch change each other"):
+        load_config(file, ["model.quantization=int8"])
+
+
 def test_switching_privacy_off_drops_the_budget_that_it_would_not_keep(file: Path) -> None:
     off = load_config(file, ["privacy.mode=off"])
     assert (off.privacy.mode, off.privacy.epsilon, off.privacy.clip_norm) == ("off", None, None)

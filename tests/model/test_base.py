@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,28 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="refused only where there is no GPU")
-@pytest.mark.parametrize("options", [{"quantization": "nf4"}, {"quantization": "int8"}, {"device": "cuda"}])
-def test_what_needs_a_gpu_is_refused_without_one(options: dict[str, str], tmp_path: Path) -> None:
+def test_what_needs_a_gpu_is_refused_without_one(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="CUDA device"):
-        load_base_model(str(tiny_bert(tmp_path)), task="classification", **options)
+        load_base_model(str(tiny_bert(tmp_path)), task="classification", device="cuda")
+
+
+@pytest.mark.parametrize("found", [None, "0.45.0"])
+def test_a_4_bit_base_names_the_package_that_it_needs(
+    found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr("fedft.model.base.version", version)
+    with pytest.raises(ModelError, match=f"found {found or 'none'}: pip install 'bitsandbytes>="):
+        load_base_model(str(tiny_bert(tmp_path)), task="classification", quantization="nf4")
+
+
+def test_int8_is_refused_since_rows_change_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="so that no clip norm bounds it"):
+        load_base_model(str(tiny_bert(tmp_path)), task="classification", quantization="int8")
 
 
 def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
