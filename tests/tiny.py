@@ -33,11 +33,11 @@ def tokenizer_into(folder: Path) -> PreTrainedTokenizerFast:
     return fast
 
 
-def tiny_bert(folder: Path, seed: int = 0) -> Path:
-    """A BERT encoder of width 16 and two layers."""
+def tiny_bert(folder: Path, seed: int = 0, width: int = 16) -> Path:
+    """A BERT encoder of ``width`` and two layers."""
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        vocab_size=64, hidden_size=width, num_hidden_layers=2, num_attention_heads=2, intermediate_size=2 * width,
         max_position_embeddings=64, pad_token_id=0,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
@@ -45,23 +45,25 @@ def tiny_bert(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_llama(folder: Path, seed: int = 0) -> Path:
-    """A Llama decoder of width 16 and two layers, tied embeddings."""
+def tiny_llama(folder: Path, seed: int = 0, width: int = 16) -> Path:
+    """A Llama decoder of ``width`` and two layers, tied embeddings."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        intermediate_size=32, max_position_embeddings=64, tie_word_embeddings=True, pad_token_id=0, bos_token_id=2,
-        eos_token_id=3,
+        vocab_size=64, hidden_size=width, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=2 * width, max_position_embeddings=64, tie_word_embeddings=True, pad_token_id=0,
+        bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer_into(folder)
     return folder
 
 
-def tiny_gpt2(folder: Path, seed: int = 0) -> Path:
-    """A GPT-2 decoder (Conv1D layers) of width 16 and two layers."""
+def tiny_gpt2(folder: Path, seed: int = 0, width: int = 16) -> Path:
+    """A GPT-2 decoder (Conv1D layers) of ``width`` and two layers."""
     torch.manual_seed(seed)
-    config = GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=3)
+    config = GPT2Config(
+        vocab_size=64, n_embd=width, n_layer=2, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=3
+    )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer_into(folder)
     return folder

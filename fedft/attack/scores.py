@@ -160,7 +160,7 @@ def _gradients(
     model.train()
     for batch in _batches(model, examples):
         per_row = per_row_gradients(model, parameters, lambda batch=batch: _row_losses(model, batch))  # type: ignore[misc]
-        yield torch.cat([gradient.flatten(1).float() for gradient in per_row], dim=1).cpu().numpy()
+        yield torch.cat([gradient.flatten(1).float().cpu() for gradient in per_row], dim=1).numpy()
 
 
 def _row_losses(model: AdaptedModel, batch: Batch) -> Tensor:

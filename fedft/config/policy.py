@@ -46,7 +46,7 @@ class PolicyAgent(Section):
     log: Path = Field(description="one JSON line an event, its owner's alone; no record's content")
     queue: int = Field(default=4, ge=0, le=1024, description="requests that may wait while one trains")
     max_request_bytes: int = Field(default=2**30, ge=1024, description="a longer request is refused unread")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model is trained")
+    device: Literal["auto", "cpu", "cuda", "cuda-all"] = Field(default="auto", description="where the model is trained")
 
 
 class PolicyModel(Section):

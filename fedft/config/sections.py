@@ -134,7 +134,7 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="autocast; auto: bfloat16 on GPU"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "cuda-all"] = "auto"
 
 
 class Privacy(Section):

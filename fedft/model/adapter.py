@@ -112,6 +112,10 @@ class AdaptedModel(nn.Module):
     def device(self) -> torch.device:
         return self.base.device
 
+    def devices(self) -> dict[str, torch.device]:
+        """Where each tensor is: beside the layer that it changes; the head where the base gives its output."""
+        return {name: parameter.device for name, parameter in self._parameters_by_name.items()}
+
     @property
     def tokenizer(self) -> Any:
         return self.base.tokenizer
@@ -154,7 +158,7 @@ class AdaptedModel(nn.Module):
     @torch.no_grad()
     def read_vector(self) -> AdapterVector:
         """A copy of all values, (d,) float32, in layout order."""
-        flat = torch.cat([parameter.flatten() for parameter in self._parameters_by_name.values()])
+        flat = torch.cat([parameter.flatten().to(self.device) for parameter in self._parameters_by_name.values()])
         return np.array(flat.cpu().numpy(), dtype=np.float32)
 
     @torch.no_grad()
@@ -261,7 +265,8 @@ def _inject(base: BaseModel, settings: AdapterSettings, paths: list[str]) -> Lor
         )
     for path in paths:
         for role in ("lora_A", "lora_B"):
-            getattr(base.model.get_submodule(path), role).to(device=base.device, dtype=torch.float32)
+            layer: Any = base.model.get_submodule(path)
+            getattr(layer, role).to(device=layer.weight.device, dtype=torch.float32)
     return config
 
 

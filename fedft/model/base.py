@@ -34,14 +34,18 @@ TaskKind = Literal["classification", "instruction"]
 OLDEST_BITSANDBYTES = "0.50.2"
 """What the tests run with; older releases have no 4-bit layers on a CPU, or others."""
 
+BLOCK = 64
+"""Values that share a scale in bitsandbytes' 4-bit layers."""
+
 
 @dataclass(frozen=True, repr=False)
 class BaseModel:
-    """A frozen base model on its device.
+    """A frozen base model on its device, or spread over several.
 
     model: the backbone (classification) or the causal language model (instruction), every parameter frozen, every
-    dropout 0. digest: see ``digest_of``. source: what was asked for; folder: where it was found. config: as its
-    files say, dropout included. parameters: how many, before any adapter.
+    dropout 0. digest: see ``digest_of``. device: where it reads its input and gives its output. source: what was asked
+    for; folder: where it was found. config: as its files say, dropout included. parameters: how many, before any
+    adapter.
     """
 
     model: nn.Module
@@ -88,17 +92,16 @@ def load_base_model(
     base
         A folder in Hugging Face's format, a hub id, or "package:MODULE/sub/folder" inside an installed package.
     device
-        "auto" (CUDA when there is one), "cpu" or "cuda".
+        "auto" (CUDA when there is one), "cpu", "cuda" (the first GPU in sight), or "cuda-all": layers spread over all
+        GPUs in sight, by transformers and accelerate.
 
     Raises
     ------
     ModelError
         No model there, another digest than ``sha256``, a model that cannot do the task, no CUDA where it was asked for,
-        or a quantization that is unknown or lacks its package.
+        a quantization that is unknown or lacks its package, or GPUs that do not hold the base together.
     """
-    chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError('expected a CUDA device, found none: set training.device to "auto" or "cpu"')
+    placement = _placement(device)
     quantized = _quantization(quantization, getattr(torch, dtype))
     folder = Path(resolve_base(base, revision=revision))
     digest = digest_of(folder)
@@ -111,13 +114,23 @@ def load_base_model(
         config = _config(folder)
         _require_task(config, task, base)
         tokenizer = _tokenizer(folder)
-        model = _weights(folder, config, task, getattr(torch, dtype), quantized, chosen)
+        model = _weights(folder, config, task, getattr(torch, dtype), quantized, placement)
     model.requires_grad_(False)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     count: Any = model.num_parameters()  # type: ignore[operator]
-    return BaseModel(model, tokenizer, task, digest, chosen, base, folder, revision, config, int(count))
+    entry: torch.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    return BaseModel(model, tokenizer, task, digest, entry, base, folder, revision, config, int(count))
+
+
+def _placement(device: str) -> torch.device | str:
+    """One device for all layers, or "auto" for transformers to spread them."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError('expected a CUDA device, found none: set training.device to "auto" or "cpu"')
+    return "auto" if device == "cuda-all" else torch.device(device)
 
 
 def _config(folder: Path) -> Any:
@@ -166,10 +179,13 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _weights(
-    folder: Path, config: Any, task: TaskKind, dtype: torch.dtype, quantized: Any, device: torch.device
+    folder: Path, config: Any, task: TaskKind, dtype: torch.dtype, quantized: Any, placement: Any
 ) -> nn.Module:
     loader = AutoModel if task == "classification" else AutoModelForCausalLM
-    options: dict[str, Any] = {"quantization_config": quantized, "device_map": {"": device}} if quantized else {}
+    options: dict[str, Any] = {"quantization_config": quantized} if quantized else {}
+    whole = isinstance(placement, torch.device)
+    if quantized or not whole:
+        options["device_map"] = {"": placement} if whole else placement
     plain = _without_dropout(deepcopy(config))
     plain.use_cache = False
     options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
@@ -183,13 +199,11 @@ def _weights(
         ) from error
     model: nn.Module = loaded[0]
     _require_complete(model, loaded[1], folder)
-    if not quantized:
-        return model.to(device)
-    for module in model.modules():
-        # Where a CPU multiplies bfloat16, bitsandbytes packs a layer at its first evaluation for a product that has no
-        # gradient: training after that would go on, wrong without a word (LAB.md).
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+    if not whole:
+        _require_on_gpus(model)
+    if whole and not quantized:
+        return model.to(placement)
+    _prepare_quantized(model)
     return model
 
 
@@ -205,6 +219,32 @@ def _require_complete(model: nn.Module, report: Any, folder: Path) -> None:
         )
     for name in missing:
         model.get_parameter(name).data.zero_()
+
+
+def _prepare_quantized(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing, and refuse what it reads wrong: both on a CPU, both found out (LAB.md)."""
+    for path, module in model.named_modules():
+        if not hasattr(module, "quant_state"):
+            continue
+        layer: Any = module
+        # Where a CPU multiplies bfloat16, a layer is packed at its first evaluation for a product that has no gradient:
+        # training after that would go on, wrong without a word.
+        layer.support_avx512bf16_for_cpu = False
+        if layer.weight.device.type == "cpu" and layer.in_features % BLOCK:
+            raise ModelError(
+                f"expected layers of input widths that are multiples of {BLOCK}, found {layer.in_features} at {path}, "
+                'which bitsandbytes reads wrong on a CPU: set model.quantization = "none"'
+            )
+
+
+def _require_on_gpus(model: nn.Module) -> None:
+    """Refuse a base of which accelerate keeps a part on the host or the disk, to fetch it at each use."""
+    left = sum(parameter.device.type in ("cpu", "meta") for parameter in model.parameters())
+    if left:
+        raise ModelError(
+            f"expected the GPUs in sight to hold the base, found {left} of its tensors left to the host: show more "
+            'GPUs in CUDA_VISIBLE_DEVICES, or set model.quantization = "nf4"'
+        )
 
 
 def _without_dropout(config: Any) -> Any:

@@ -63,7 +63,7 @@ class OnlineEwc:
             model = institution.model
             made = None
             if consolidation is not None:
-                made = EwcPenalty(model.layout, consolidation, self._strength, model.device)
+                made = EwcPenalty(model.layout, consolidation, self._strength, model.devices())
             self._current = (index, made)
             return made
         return self._current[1]

@@ -41,7 +41,8 @@ def clip_unit_gradients(
     Parameters
     ----------
     gradients
-        One tensor (units, *parameter shape) per parameter.
+        One tensor (units, *parameter shape) per parameter, each on its parameter's device. A unit's norm is taken over
+        all of them on the first one's, and its factor goes back to each.
     clip_norm
         C > 0.
     dtype
@@ -52,14 +53,14 @@ def clip_unit_gradients(
     One sum per parameter, and how many units were non-finite.
     """
     gradients = [g.float() for g in gradients]
-    squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
+    squares = torch.stack([g.flatten(1).square().sum(dim=1).to(gradients[0].device) for g in gradients]).sum(dim=0)
     norms = squares.sqrt()
     usable = torch.isfinite(norms)
     target = clip_norm * (1 - ROUNDING_ROOM)
     factors = torch.where(usable, target / norms.clamp(min=target), 0.0)
     if not bool(usable.all()):
-        gradients = [g.masked_fill(~usable.view(-1, *[1] * (g.dim() - 1)), 0.0) for g in gradients]
-    sums = [(factors.to(dtype) @ g.flatten(1).to(dtype)).view(g.shape[1:]) for g in gradients]
+        gradients = [g.masked_fill(~usable.to(g.device).view(-1, *[1] * (g.dim() - 1)), 0.0) for g in gradients]
+    sums = [(factors.to(g.device, dtype) @ g.flatten(1).to(dtype)).view(g.shape[1:]) for g in gradients]
     return sums, int((~usable).sum())
 
 
@@ -68,7 +69,7 @@ def sum_over_units(per_row: Tensor, batch: Batch) -> Tensor:
     if batch.unit_count == len(per_row):
         return per_row
     per_unit = per_row.new_zeros((batch.unit_count, *per_row.shape[1:]), dtype=torch.float32)
-    return per_unit.index_add_(0, batch.units, per_row.float())
+    return per_unit.index_add_(0, batch.units.to(per_row.device), per_row.float())
 
 
 class UnitDPOptimizer(DPOptimizer):  # type: ignore[misc]

@@ -44,12 +44,19 @@ class EwcPenalty:
     """
 
     def __init__(
-        self, layout: AdapterLayout, consolidation: Consolidation, strength: float, device: torch.device
+        self,
+        layout: AdapterLayout,
+        consolidation: Consolidation,
+        strength: float,
+        devices: Mapping[str, torch.device],
     ) -> None:
+        """devices: by tensor name, as ``AdaptedModel.devices``; the two factors of a matrix share one."""
         layout.require(consolidation.anchor)
         self._scaling, self._strength = layout.scaling, strength
-        anchor = {k: torch.from_numpy(v.copy()).to(device) for k, v in layout.unflatten(consolidation.anchor).items()}
-        fisher = {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in consolidation.fisher.items()}
+        unflat = layout.unflatten(consolidation.anchor)
+        anchor = {name: torch.from_numpy(value.copy()).to(devices[name]) for name, value in unflat.items()}
+        where = {b.module: devices[b.name] for _, _, b in layout.lora_pairs()} | dict(devices)
+        fisher = {k: torch.from_numpy(np.asarray(v)).to(where[k]) for k, v in consolidation.fisher.items()}
         self._pairs = [
             (a.name, b.name, fisher[module], self._scaling * anchor[b.name] @ anchor[a.name])
             for module, a, b in layout.lora_pairs()

@@ -86,9 +86,13 @@ def private_fisher(
 
 def clipped_squares(gradients: Mapping[str, Tensor], clip_norm: float, detail: Detail) -> dict[str, Tensor]:
     """One unit's contribution to the private Fisher: L2 norm at most clip_norm² over all entries; 0 if not finite."""
-    norm = torch.stack([g.double().square().sum() for g in gradients.values()]).sum().sqrt()
+    home = next(iter(gradients.values())).device
+    norm = torch.stack([g.double().square().sum().to(home) for g in gradients.values()]).sum().sqrt()
     factor = torch.where(torch.isfinite(norm), (clip_norm / norm.clamp(min=clip_norm)).square(), 0.0)
-    squares = {name: torch.nan_to_num(g.double().square() * factor, 0.0, 0.0, 0.0) for name, g in gradients.items()}
+    squares = {
+        name: torch.nan_to_num(g.double().square() * factor.to(g.device), 0.0, 0.0, 0.0)
+        for name, g in gradients.items()
+    }
     return squares if detail == "entry" else {name: value.sum() for name, value in squares.items()}
 
 

@@ -193,7 +193,7 @@ def sum_gradients(
     sums, rejected = clipped_gradient_sum(
         model, parameters, batches, row_losses_of(model, plan), plan.mechanism.clip_norm
     )
-    total = torch.cat([one.flatten() for one in sums]).cpu().numpy()
+    total = torch.cat([one.flatten().cpu() for one in sums]).numpy()
     return GradientSum(total, rejected, time.perf_counter() - begun)
 
 

@@ -105,14 +105,14 @@ def _gradients(model: AdaptedModel, parameters: list[nn.Parameter]) -> tuple[lis
 
 def _sensitivity(gradients: list[Tensor]) -> float:
     """Largest change of the clipped sum by one row, in clip norms; the norm is chosen so that every row is clipped."""
-    norms = torch.stack([g.float().flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()
+    norms = torch.stack([g.float().flatten(1).square().sum(dim=1).cpu() for g in gradients]).sum(dim=0).sqrt()
     clip_norm = float(norms.min()) / 2
     whole, _ = clip_unit_gradients(gradients, clip_norm)
     largest = 0.0
     for row in range(len(norms)):
         kept = [torch.cat([g[:row], g[row + 1 :]]) for g in gradients]
         without, _ = clip_unit_gradients(kept, clip_norm)
-        change = torch.stack([(a - b).double().norm() for a, b in zip(whole, without, strict=True)]).norm()
+        change = torch.stack([(a - b).double().norm().cpu() for a, b in zip(whole, without, strict=True)]).norm()
         largest = max(largest, float(change) / clip_norm)
     if not largest <= 1 + ROOM:
         raise NotPrivate(
@@ -139,8 +139,8 @@ def _autograd(model: AdaptedModel, parameters: list[nn.Parameter], batch: Batch)
 
 
 def _relative_difference(found: list[Tensor], expected: list[Tensor]) -> float:
-    difference = torch.stack([(f - e).double().norm() for f, e in zip(found, expected, strict=True)]).norm()
-    size = torch.stack([e.double().norm() for e in expected]).norm()
+    difference = torch.stack([(f - e).double().norm().cpu() for f, e in zip(found, expected, strict=True)]).norm()
+    size = torch.stack([e.double().norm().cpu() for e in expected]).norm()
     if not float(size) > 0:
         return float("inf")
     return float(difference / size)

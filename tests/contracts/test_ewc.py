@@ -70,7 +70,7 @@ def test_a_pull_ends_where_the_proximal_problem_has_its_minimum(
     chosen = random_consolidation(model, 3)
     if shape == "matrix":
         chosen = Consolidation(chosen.anchor, {k: np.asarray(v.mean(), np.float32) for k, v in chosen.fisher.items()})
-    penalty, rate, kept = EwcPenalty(model.layout, chosen, 7.0, model.device), 0.3, model.read_vector()
+    penalty, rate, kept = EwcPenalty(model.layout, chosen, 7.0, model.devices()), 0.3, model.read_vector()
     end = pulled(model, penalty, rate, roles)
     trained = np.concatenate([np.full(t.size, t.role in roles) for t in model.layout.tensors])
     assert np.array_equal(end[~trained], kept[~trained])
@@ -89,7 +89,7 @@ def test_a_pull_ends_where_the_proximal_problem_has_its_minimum(
 
 def test_a_small_pull_is_a_gradient_step(model: AdaptedModel) -> None:
     """In both factors at once: the penalty's slope along the way moved is -|moved|²/rate."""
-    penalty = EwcPenalty(model.layout, random_consolidation(model, 3), 7.0, model.device)
+    penalty = EwcPenalty(model.layout, random_consolidation(model, 3), 7.0, model.devices())
     rate, kept = 1e-4, model.read_vector()
     moved = pulled(model, penalty, rate) - kept
     model.write_vector((kept + moved).astype(np.float32))
@@ -102,7 +102,7 @@ def test_a_small_pull_is_a_gradient_step(model: AdaptedModel) -> None:
 
 def test_nothing_moves_at_the_anchor(model: AdaptedModel) -> None:
     kept = model.read_vector()
-    penalty = EwcPenalty(model.layout, Consolidation(kept, random_consolidation(model, 3).fisher), 7.0, model.device)
+    penalty = EwcPenalty(model.layout, Consolidation(kept, random_consolidation(model, 3).fisher), 7.0, model.devices())
     assert penalty.value(model) == pytest.approx(0.0, abs=1e-9)
     np.testing.assert_allclose(pulled(model, penalty, 1.0), kept, atol=1e-4)
 
@@ -110,7 +110,7 @@ def test_nothing_moves_at_the_anchor(model: AdaptedModel) -> None:
 @pytest.mark.parametrize("strength", [1.0, 1e3, 1e6])
 def test_a_pull_of_any_strength_lowers_the_penalty(model: AdaptedModel, strength: float) -> None:
     """An explicit step would diverge at the last two."""
-    penalty = EwcPenalty(model.layout, random_consolidation(model, 3), strength, model.device)
+    penalty = EwcPenalty(model.layout, random_consolidation(model, 3), strength, model.devices())
     kept, values = model.read_vector(), [penalty.value(model)]
     for _ in range(5):
         model.write_vector(pulled(model, penalty, 1.0).astype(np.float32))
@@ -122,7 +122,7 @@ def test_a_pull_of_any_strength_lowers_the_penalty(model: AdaptedModel, strength
 
 def test_the_penalty_does_not_see_the_gauge_of_the_factors(model: AdaptedModel) -> None:
     """(A, B) -> (R A, B R^-1) leaves ΔW, hence the penalty, where it was."""
-    penalty = EwcPenalty(model.layout, random_consolidation(model, 3), 7.0, model.device)
+    penalty = EwcPenalty(model.layout, random_consolidation(model, 3), 7.0, model.devices())
     kept, before = model.read_vector(), penalty.value(model)
     tensors = {k: v.copy() for k, v in model.layout.unflatten(kept).items()}
     turn = np.array([[1.5, 0.4], [-0.2, 0.8]])
@@ -137,10 +137,10 @@ def test_the_penalty_does_not_see_the_gauge_of_the_factors(model: AdaptedModel) 
 def test_online_ewc_adds_the_penalties_of_two_tasks_at_one_anchor(model: AdaptedModel) -> None:
     first, second = random_consolidation(model, 3), random_consolidation(model, 5)
     both = accumulate(first, second.fisher, second.anchor, decay=0.5)
-    together = EwcPenalty(model.layout, both, 1.0, model.device).value(model)
+    together = EwcPenalty(model.layout, both, 1.0, model.devices()).value(model)
     moved = Consolidation(second.anchor, first.fisher)
-    one = EwcPenalty(model.layout, moved, 0.5, model.device).value(model)
-    two = EwcPenalty(model.layout, second, 1.0, model.device).value(model)
+    one = EwcPenalty(model.layout, moved, 0.5, model.devices()).value(model)
+    two = EwcPenalty(model.layout, second, 1.0, model.devices()).value(model)
     assert together == pytest.approx(one + two, rel=1e-5)
 
 

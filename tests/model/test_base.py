@@ -88,9 +88,17 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="refused only where there is no GPU")
-def test_what_needs_a_gpu_is_refused_without_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cuda-all"])
+def test_what_needs_a_gpu_is_refused_without_one(device: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="CUDA device"):
-        load_base_model(str(tiny_bert(tmp_path)), task="classification", device="cuda")
+        load_base_model(str(tiny_bert(tmp_path)), task="classification", device=device)
+
+
+def test_a_base_of_which_a_part_stays_on_the_host_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers places it where the GPUs are too small; here the host is all there is."""
+    monkeypatch.setattr("fedft.model.base._placement", lambda device: "auto")
+    with pytest.raises(ModelError, match="of its tensors left to the host: show more GPUs"):
+        load_base_model(str(tiny_bert(tmp_path)), task="classification", device="cuda-all")
 
 
 @pytest.mark.parametrize("found", [None, "0.45.0"])
