@@ -36,11 +36,15 @@ def begin_without(names: Sequence[str], *, parent: Path, folder: Path, overrides
     Raises
     ------
     ConfigError
-        A name that is not of the run, or without any update in it; too few without them; a folder in use.
+        A name that is not of the run, or without any update in it; too few without them; a folder in use; a parent that
+        is being played.
     StorageError
         The parent's folder is damaged, or the disk refuses.
     """
-    config, found, store = resume_config(parent, overrides), contributions_of(parent), RunFolder(parent)
+    store = RunFolder(parent)
+    if store.is_played:
+        raise ConfigError(f"expected nobody to play the run in {parent}, found that a process does: wait for its end")
+    config, found = resume_config(parent, overrides), contributions_of(parent)
     if config.variants:
         raise ConfigError(
             f"expected one run, found one with variants: name one, as {parent / next(iter(config.variants))}"

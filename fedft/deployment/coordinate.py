@@ -18,7 +18,7 @@ from fedft.assembly import retraining
 from fedft.assembly.runs import as_written, run_name
 from fedft.config import FederationConfig
 from fedft.deployment.bundle import write_bundle
-from fedft.deployment.coordinator import POLL_S, Deployment, is_played
+from fedft.deployment.coordinator import POLL_S, Deployment
 from fedft.deployment.events import FILE, follow, last_beginning
 from fedft.deployment.provision import Coordinator
 from fedft.deployment.provision_superlink import FLOWER_HOME, QUIET, flower_program
@@ -55,11 +55,9 @@ def begin_without(
 ) -> Parent:
     """Make ``folder`` the run that trains ``parent`` anew without ``names``, for who was in it and still is a member.
 
-    Raises ConfigError as retraining.begin_without, and while the parent is being played.
+    Raises ConfigError as retraining.begin_without.
     """
     before = Deployment.read(parent)
-    if is_played(parent):
-        raise ConfigError(f"expected nobody to play the run in {parent}, found a ServerApp: wait until it has ended")
     made = retraining.begin_without(names, parent=parent, folder=folder, overrides=overrides)
     members = {member.name for member in coordinator.roster.members}
     home = coordinator.folder.resolve()
@@ -78,7 +76,7 @@ def play(folder: Path, coordinator: Coordinator, observer: Observer, *, superlin
     """
     Deployment.read(folder)
     events = folder / FILE
-    if is_played(folder):
+    if RunFolder(folder).is_played:
         start = last_beginning(folder)
     else:
         start = events.stat().st_size if events.exists() else 0
@@ -87,7 +85,7 @@ def play(folder: Path, coordinator: Coordinator, observer: Observer, *, superlin
     ended: tuple[str, list[Any]] | None = None
 
     def alive() -> bool:
-        return is_played(folder) or (not seen and time.monotonic() - begun < START_S)
+        return RunFolder(folder).is_played or (not seen and time.monotonic() - begun < START_S)
 
     seen: list[str] = []
     for event, values in follow(folder, observer, start=start, alive=alive):
@@ -128,7 +126,7 @@ def status(folder: Path) -> dict[str, Any]:
     done, last = store.progress()
     return {
         "run": config["run"],
-        "playing": is_played(folder),
+        "playing": RunFolder(folder).is_played,
         "rounds_done": done,
         "rounds": config["federation"]["rounds"],
         "finished": (folder / "summary.json").exists(),

@@ -8,12 +8,11 @@ Guarantees:
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from fedft.deployment.events import EventWriter
 from fedft.deployment.provision_leaving import withdrawals_in
 from fedft.deployment.terms import terms_of
 from fedft.durable import write_whole
-from fedft.errors import ConfigError, FederationError, FedftError, StorageError
+from fedft.errors import ConfigError, FedftError, StorageError
 from fedft.flower.strategy import FedftStrategy
 from fedft.identity.keys import PrivateKey, PublicKey
 from fedft.identity.roster import Roster
@@ -40,8 +39,6 @@ from fedft.rounds.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 FILE = "deployment.json"
-LOCK = "lock"
-LOCK_WAIT_S = 2.0
 POLL_S = 0.5
 """Between two questions to the SuperLink for replies."""
 
@@ -108,20 +105,8 @@ class Members:
 def play_on(start: Callable[[FedftStrategy], object], folder: Path) -> None:
     """The rest of the run, which ``start`` gives its Grid; its end, good or bad, is the last of its events."""
     events = EventWriter(folder)
-    with _alone(folder):
+    with RunFolder(folder).alone():
         _told(lambda: _play(start, folder, events), events)
-
-
-def is_played(folder: Path) -> bool:
-    """Whether a ServerApp plays the run in ``folder`` now. Changes nothing there."""
-    try:
-        with (folder / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _told(play: Callable[[], dict[str, Any]], events: EventWriter) -> None:
@@ -133,26 +118,6 @@ def _told(play: Callable[[], dict[str, Any]], events: EventWriter) -> None:
             events.failed(str(error) if isinstance(error, FedftError) else unforeseen)
         raise
     events.run_finished(summary)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two ServerApps on one run would ask for two different rounds. The lock ends with the process that holds it.
-
-    Whoever asks is_played holds it too, for an instant: a lock that is taken is tried again for LOCK_WAIT_S.
-    """
-    with (folder / LOCK).open("ab") as lock:
-        end = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    words = f"expected nobody to play the run in {folder}, found a ServerApp: wait"
-                    raise FederationError(words) from None
-            time.sleep(0.02)
-        yield
 
 
 def _play(start: Callable[[FedftStrategy], object], folder: Path, events: EventWriter) -> dict[str, Any]:

@@ -10,6 +10,7 @@
     RUN/audit.jsonl, audit.head   the audit log and its signed head (fedft/records)
     RUN/secagg.json               under secure aggregation: its setup, and whom the newest question named
     RUN/summary.json              when the run has ended
+    RUN/lock                      held by who plays the run
 
 All of it is strict JSON: a figure that is not finite is null. Of epsilon, epsilon_infinite says so in words.
 
@@ -19,25 +20,29 @@ metrics.jsonl follow from the checkpoint and are put right on resumption.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy.typing as npt
 
 from fedft import strict_json
 from fedft.durable import write_whole
-from fedft.errors import ConfigError, StorageError
+from fedft.errors import ConfigError, FederationError, StorageError
 from fedft.model.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
 from fedft.records.lineage import Parent, first_sums
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 KEPT_ROUNDS = 2
+LOCK = "lock"
+LOCK_WAIT_S = 2.0
 
 
 class RunFolder:
@@ -62,6 +67,33 @@ class RunFolder:
             )
         _guarded(lambda: self.path.mkdir(parents=True, exist_ok=True), self.path)
         self._write_text("config.json", strict_json.dumps(config, indent=2) + "\n")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Play the run, which nobody else does meanwhile: two would ask for two different rounds.
+
+        The lock ends with the process that holds it. Whoever asks is_played holds it too, for an instant: one that is
+        taken is tried again for LOCK_WAIT_S. Raises FederationError when another plays it.
+        """
+        _guarded((self.path / LOCK).touch, self.path)
+        with (self.path / LOCK).open("rb") as lock:
+            end = time.monotonic() + LOCK_WAIT_S
+            while not _held(lock, fcntl.LOCK_EX):
+                if time.monotonic() > end:
+                    raise FederationError(
+                        f"expected nobody to play the run in {self.path}, found that another process does: wait for it"
+                    )
+                time.sleep(0.02)
+            yield
+
+    @property
+    def is_played(self) -> bool:
+        """Whether a process plays the run now. Changes nothing there."""
+        try:
+            with (self.path / LOCK).open("rb") as lock:
+                return not _held(lock, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
 
     def config(self) -> dict[str, Any]:
         """Raises ConfigError when this is no run folder."""
@@ -184,6 +216,15 @@ def _as_start(
     fresh = {"best_round": 0, "best_task": 0, "best_value": None, "without_better": 0, "without_quorum": 0}
     kept = {name: value for name, value in manifest.items() if name != "audit"}
     return {**tensors, "best": tensors["adapter"]}, {**kept, **fresh, "run": run, "records": [], "finished": None}
+
+
+def _held(lock: IO[bytes], kind: int) -> bool:
+    """Whether it is ours now, until it is closed."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _guarded(action: Callable[[], None], where: Path) -> None:

@@ -101,30 +101,31 @@ def _play_one(
     if not resume:
         store.create(as_written(config, run=run))
     names = setup.institution_names
-    make_keys(folder, names)
-    observer.run_started(title, config.federation.rounds, names)
-    with home as chosen:
-        coordinator = make_coordinator(
-            setup, run=run, cohort=names, store=store, observer=observer, signer=signer_of(folder, names)
+    with store.alone():
+        make_keys(folder, names)
+        observer.run_started(title, config.federation.rounds, names)
+        with home as chosen:
+            coordinator = make_coordinator(
+                setup, run=run, cohort=names, store=store, observer=observer, signer=signer_of(folder, names)
+            )
+            chosen.play(coordinator, observer)
+        setup.model.write_vector(coordinator.state.best)
+        export_adapter(setup.model, folder / "adapter", labels=setup.labels)
+        summary = summarize(
+            setup,
+            plan.institutions,
+            coordinator,
+            engine=engine,
+            seconds=time.perf_counter() - begun,
+            alone={name: epsilon_alone(config, folder, name) for name in names},
         )
-        chosen.play(coordinator, observer)
-    setup.model.write_vector(coordinator.state.best)
-    export_adapter(setup.model, folder / "adapter", labels=setup.labels)
-    summary = summarize(
-        setup,
-        plan.institutions,
-        coordinator,
-        engine=engine,
-        seconds=time.perf_counter() - begun,
-        alone={name: epsilon_alone(config, folder, name) for name in names},
-    )
-    if outcome:
-        summary |= _outcome(config, summary)
-    store.write_summary(summary)
-    delete_mask_keys(folder)
-    coordinator.end()
-    delete_keys(folder)
-    return summary
+        if outcome:
+            summary |= _outcome(config, summary)
+        store.write_summary(summary)
+        delete_mask_keys(folder)
+        coordinator.end()
+        delete_keys(folder)
+        return summary
 
 
 def _outcome(config: FederationConfig, summary: dict[str, Any]) -> dict[str, Any]:

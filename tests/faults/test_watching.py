@@ -12,7 +12,7 @@ from threading import Timer
 import pytest
 
 from fedft.deployment import coordinate
-from fedft.deployment.coordinator import is_played, play_on
+from fedft.deployment.coordinator import play_on
 from fedft.deployment.events import EventWriter, follow, last_beginning
 from fedft.errors import ConfigError, FederationError
 from fedft.rounds.progress import Observer
@@ -60,8 +60,8 @@ def test_who_comes_later_hears_everything_and_nobody_plays_twice(short: Path) ->
         process.start()
         stack.callback(process.join, 60)
         stack.callback(process.kill)
-        wait_for(lambda: is_played(run), 60)
-        with pytest.raises(FederationError, match="found a ServerApp: wait"):
+        wait_for(lambda: RunFolder(run).is_played, 60)
+        with pytest.raises(FederationError, match="found that another process does: wait"):
             play_on(lambda strategy: strategy.start(SocketGrid(sockets)), run)
         late = Going(run)
         summary = coordinate.play(run, members.coordinator, late)  # no SuperLink is there to start anything anew
@@ -69,7 +69,7 @@ def test_who_comes_later_hears_everything_and_nobody_plays_twice(short: Path) ->
         assert summary["rounds_done"] == 2
         process.join(60)
         assert process.exitcode == 0
-    assert not is_played(run)
+    assert not RunFolder(run).is_played
 
 
 def test_one_that_asks_whether_it_is_played_does_not_turn_the_serverapp_away(tmp_path: Path) -> None:

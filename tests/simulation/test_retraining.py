@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fedft.audit.recompute import recompute
 from fedft.audit.verify import verify_run
 from fedft.cli import app
 from fedft.config import FederationConfig, parse_config
-from fedft.errors import ConfigError, RecordError, StorageError
+from fedft.errors import ConfigError, FederationError, RecordError, StorageError
 from fedft.identity.keys import PrivateKey
 from fedft.ledger.store import Ledger
 from fedft.privacy.accountant import epsilon_of
@@ -292,3 +292,24 @@ def test_under_masks_the_rest_has_a_setup_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):  # two would see each other's updates
         begin_without(["north"], parent=tmp_path / "child", folder=tmp_path / "grandchild")
     assert not (tmp_path / "grandchild").exists()
+
+
+def test_while_it_is_played_nobody_branches_off_from_it_or_plays_it_too(tmp_path: Path) -> None:
+    config = late(tmp_path / "data", *OFF)
+
+    class Meddling(Observer):
+        refused = 0
+
+        def round_finished(self, record: Mapping[str, Any]) -> None:
+            with pytest.raises(ConfigError, match="found that a process does: wait for its end"):
+                begin_without(["north"], parent=tmp_path / "run", folder=tmp_path / "child")
+            if record["round"] == 1:
+                with pytest.raises(FederationError, match="found that another process does: wait for it"):
+                    play(config, folder=tmp_path / "run", resume=True)
+            self.refused += 1
+
+    meddling = Meddling()
+    play(config, folder=tmp_path / "run", observer=meddling)
+    assert meddling.refused == 2
+    assert not (tmp_path / "child").exists()
+    begin_without(["north"], parent=tmp_path / "run", folder=tmp_path / "child")
