@@ -1,13 +1,16 @@
 """The whole real thing on loopback, as fedft rehearse plays it: every program started, a run played, and all stopped.
 
 Without privacy, so that what came over the network can be compared bit for bit with the simulation. The bundle's
-ClientApp is a hostile one: that the run ends, and leaves no mark, shows that institutions run their own relay.
+ClientApp is a hostile one: that the run ends, and leaves no mark, shows that institutions run their own relay. Before
+the programs are stopped west withdraws, and the run is trained anew over them without it, and then without north.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedft.assembly.retraining import begin_without
+from fedft.assembly.runs import resume_config
+from fedft.audit.contributions import contributions_of
 from fedft.audit.verify import verify_run
 from fedft.config import load_config
 from fedft.deployment import coordinate, rehearse
@@ -43,6 +49,7 @@ class Played:
 
     def __init__(self, folder: Path) -> None:
         self.file, self.all, self.run = federation_file(folder, extra=""), folder / "all", folder / "all" / "run"
+        self.anew, self.alone = folder / "all" / "anew", folder / "all" / "alone"
         self.programs: dict[int, list[str]] = {}
         self.users: dict[int, int] = {}
         self.mark = folder / "mark"
@@ -54,6 +61,7 @@ class Played:
             summary = original(*args, **kwargs)
             self.programs = {pid: command_of(pid) for pid in children(os.getpid()) if pid not in before}
             self.users = {pid: Path(f"/proc/{pid}").stat().st_uid for pid in self.programs}
+            self._leave()
             return summary
 
         options = [word for override in OFF for word in ("--set", override)]
@@ -66,6 +74,32 @@ class Played:
         bundle = write_bundle(folder)
         (bundle / "client" / "app.py").write_text(HOSTILE.format(mark=str(self.mark)))
         return bundle
+
+    def _leave(self) -> None:
+        """The others are not told that west has withdrawn: in the second run it is asked, and says so."""
+        policy = self.home("west") / "policy.toml"
+        officer = policy.stat()
+        self._command("withdraw", "--policy", policy, "--yes", user=officer.st_uid, group=officer.st_gid)
+        for without, folder in (("west", self.anew), ("north", self.alone)):
+            resume = ("--resume", self.run, "--without", without, "--folder", folder)
+            self._command("coordinate", "--coordinator", self.all / "coordinator", *resume, "--plain")
+
+    def _command(self, *words: str | Path, **options: Any) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "fedft", *words],
+            cwd=self.all,
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def home(self, name: str) -> Path:
+        return self.all / "institutions" / name
+
+    def ledgers(self, *names: str) -> list[Path]:
+        return [self.home(name) / "ledger.sqlite" for name in names]
 
     def pids(self, name: str) -> list[int]:
         """Of that program. nginx writes its command into one word."""
@@ -90,6 +124,8 @@ def test_a_rehearsal_is_played_over_everything_that_organisations_would_run(tmp_
         every_program_was_there_as_its_own_user_and_none_is_left(played)
         the_superlink_knew_who_called_and_nothing_was_installed(played)
         no_code_of_the_bundle_ran_at_an_institution(played)
+        trained_anew_without_west_it_is_the_simulations_too(played, tmp_path)
+        who_withdrew_is_asked_in_vain_and_the_other_goes_on(played)
 
 
 def every_round_has_every_update_and_the_folder_is_a_whole_runs(played: Played) -> None:
@@ -111,15 +147,14 @@ def the_adapter_is_the_simulations_bit_for_bit(played: Played, tmp_path: Path) -
 
 
 def each_ledger_was_charged_for_each_round(played: Played) -> None:
-    for name in NAMES:
-        path = played.all / "institutions" / name / "ledger.sqlite"
+    runs = {"north": 2, "south": 3, "west": 1}  # of the three, those that it took part in
+    for name, path in zip(NAMES, played.ledgers(*NAMES), strict=True):
         with Ledger.open(path, read_only=True) as ledger:
-            assert ledger.events(name) == (UnprotectedRelease(),) * ROUNDS
+            assert ledger.events(name) == (UnprotectedRelease(),) * ROUNDS * runs[name]
 
 
 def its_records_hold_and_everyone_heard_the_last_notice(played: Played) -> None:
-    ledgers = [played.all / "institutions" / name / "ledger.sqlite" for name in NAMES]
-    verdict = verify_run(played.run, ledgers=ledgers)
+    verdict = verify_run(played.run, ledgers=played.ledgers(*NAMES))
     assert (verdict.finding, verdict.ledgers) == (None, tuple(NAMES))
     end = list(read_entries(played.run / "audit.jsonl"))[-1]
     assert sorted(end.fields["heads"]) == sorted(NAMES)
@@ -152,5 +187,36 @@ def the_superlink_knew_who_called_and_nothing_was_installed(played: Played) -> N
 def no_code_of_the_bundle_ran_at_an_institution(played: Played) -> None:
     assert list(played.mark.iterdir()) == []
     for name in NAMES:
-        home = played.all / "institutions" / name / "supernode" / "flower"
+        home = played.home(name) / "supernode" / "flower"
         assert not list(home.rglob("app.py")), "the bundle was unpacked"
+
+
+def trained_anew_without_west_it_is_the_simulations_too(played: Played, tmp_path: Path) -> None:
+    anew = tmp_path / "anew"
+    begin_without(["west"], parent=tmp_path / "simulated", folder=anew)
+    simulate(resume_config(anew), folder=anew, resume=True)
+    assert np.array_equal(adapter_of(played.anew), adapter_of(anew))
+    assert not np.array_equal(adapter_of(played.anew), adapter_of(played.run))
+    assert [(record["updates"], record["refused"], record["missing"]) for record in records_of(played.anew)] == [
+        (["north", "south"], {}, [])
+    ] * ROUNDS
+    verdict = verify_run(played.anew, ledgers=played.ledgers("north", "south"))
+    assert (verdict.finding, verdict.ledgers) == (None, ("north", "south"))
+    assert [(one.institution, one.rounds) for one in contributions_of(played.anew).institutions] == [
+        ("north", (1, 2)), ("south", (1, 2)),
+    ]  # fmt: skip
+
+
+def who_withdrew_is_asked_in_vain_and_the_other_goes_on(played: Played) -> None:
+    assert [(record["updates"], record["refused"]) for record in records_of(played.alone)] == [
+        (["south"], {"west": "withdrawn"})
+    ] * ROUNDS
+    assert verify_run(played.alone, ledgers=played.ledgers("south", "west")).finding is None
+    asked = {name: set[str]() for name in NAMES}
+    for name, path in zip(NAMES, played.ledgers(*NAMES), strict=True):
+        with Ledger.open(path, read_only=True) as ledger:
+            asked[name] = {entry.fields["run"] for entry in ledger.entries() if "run" in entry.fields}
+    run, anew, alone = (
+        json.loads((one / "config.json").read_text())["run"] for one in (played.run, played.anew, played.alone)
+    )
+    assert asked == {"north": {run, anew}, "south": {run, anew, alone}, "west": {run, alone}}
