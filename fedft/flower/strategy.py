@@ -228,9 +228,12 @@ class FedftStrategy(Strategy):
     def _call_roll(self, grid: Grid) -> None:
         """Ask nodes that are new who they are, each with a nonce of its own.
 
-        A name outside the cohort, one that is taken, or a reply that its institution did not sign, is left out.
+        A name outside the cohort, one that is taken, or a reply that its institution did not sign, is left out. Nobody
+        waits for who has been removed from the federation.
         """
         begun, cohort, first = time.monotonic(), self._coordinator.terms.cohort, not self._names
+        trail = self._coordinator.trail
+        able = len(cohort) if trail is None else len(trail.members & set(cohort))
         masking = self._coordinator.masking
         least = 0 if masking is None else masking.terms.least_cohort
         quorum = min(max(self._coordinator.terms.min_institutions, least), len(cohort))
@@ -255,7 +258,7 @@ class FedftStrategy(Strategy):
                 if node in nonces and not reply.has_error():
                     self._seat(node, reply, nonces[node])
             waited = time.monotonic() - begun
-            wanted = len(cohort) if first and waited < ROLL_CALL_SECONDS else quorum
+            wanted = max(able, quorum) if first and waited < ROLL_CALL_SECONDS else quorum
             if len(self._names) >= wanted or waited > self._timeout:
                 return
             time.sleep(self._poll)

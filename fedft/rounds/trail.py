@@ -10,7 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from fedft import __version__, strict_json
@@ -69,6 +69,11 @@ class Trail:
             "layout": layout,
         }
         self._log.append("start", fields)
+
+    @property
+    def members(self) -> Set[str]:
+        """Who belongs to the federation now."""
+        return self._standing()[0].keys()
 
     def before_round(self) -> str:
         """The signed head to send along, after it was noted who left, and the keys if they have changed."""

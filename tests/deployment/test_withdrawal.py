@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -254,7 +256,8 @@ def test_under_masks_it_is_one_that_drops_out_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First as a member of the setup that refuses, then, once it is off the rosters, in no setup."""
-    monkeypatch.setattr(fedft.flower.strategy, "ROLL_CALL_SECONDS", 1.0)  # nobody waits for who has left
+    awake = SimpleNamespace(monotonic=time.monotonic)  # without sleep: nobody waits for who has left
+    monkeypatch.setattr(fedft.flower.strategy, "time", awake)
     members = Deployed(tmp_path / "all", four(tmp_path / "data", "federation.rounds=3"))
     after_round(members, "west", 1, lambda: withdraw(members.policy("west")) and None)
 
