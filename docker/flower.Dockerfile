@@ -1,5 +1,5 @@
 # Flower and httpx, nothing of fedft: the SuperLink, and the SuperNode with the relay. Built by docker-compose.yml.
-FROM python:3.11.15-slim-bookworm AS build
+FROM python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3 AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 COPY constraints.txt .
@@ -7,7 +7,7 @@ RUN python -m venv /opt/flower \
     && /opt/flower/bin/python -m pip install pip==26.3 \
     && /opt/flower/bin/python -m pip install --constraint constraints.txt flwr httpx
 
-FROM python:3.11.15-slim-bookworm
+FROM python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
 COPY --from=build /opt/flower /opt/flower
 # The SuperLink's database: a new volume takes over who owns the folder.
 RUN install -d -o 10010 -g 10010 -m 0700 /state
