@@ -28,7 +28,7 @@ LOCAL_ACCURACY = "local-accuracy"
 _SAME = ("institution", "fingerprint", "units", "unit", "batch_size", "clip_norm", "delta", "cap", "allowed_by")
 """Evidence that tells groups apart; the rest differs in every round."""
 
-SELF_TESTS = ("self_test_gradients", "self_test_sensitivity", "self_test_noise")
+SELF_TESTS = ("self_test_gradients", "self_test_independence", "self_test_sensitivity", "self_test_noise")
 """Evidence of which a group keeps the largest."""
 
 

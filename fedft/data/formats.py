@@ -65,7 +65,8 @@ class Batch:
     """Rows side by side, padded on the right.
 
     input_ids, attention_mask (n, t) int64. labels (n,) int64 class indices, or (n, t) with -100 where there is no
-    target. units (n,) int64: the unit of each row, 0..unit_count-1 within this batch.
+    target. units (m,) int64, m <= n: the unit of each row, 0..unit_count-1 within this batch; rows after the first m
+    are blank, and nothing may be made of them.
     """
 
     input_ids: Tensor
@@ -139,24 +140,34 @@ def encode_prompt(tokenizer: Any, instruction: str, given: str = "") -> list[int
     return [*_start_tokens(tokenizer), *tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
-def collate(examples: Sequence[EncodedExample], pad_id: int, units: Sequence[int] | None = None) -> Batch:
-    """Rows padded to the longest with ``pad_id``.
+def collate(
+    examples: Sequence[EncodedExample],
+    pad_id: int,
+    units: Sequence[int] | None = None,
+    *,
+    rows: int = 0,
+    width: int = 1,
+) -> Batch:
+    """Rows padded with ``pad_id`` to the longest, or to ``width``, and blank rows after them, up to ``rows``.
 
     ``units`` numbers the rows' units within the batch, 0..m-1 without a gap; None: as the examples' own, renumbered.
     """
     if units is None:
         seen: dict[int, int] = {}
         units = [seen.setdefault(example.unit, len(seen)) for example in examples]
-    shape = (len(examples), max((len(example.input_ids) for example in examples), default=1))
+    shape = (max(rows, len(examples)), max([width, *(len(example.input_ids) for example in examples)]))
     ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
     targets = np.full(shape, NO_TARGET, np.int64)
+    mask[len(examples) :, 0] = 1  # a row without any token would be NaN
     for row, example in enumerate(examples):
         length = len(example.input_ids)
         ids[row, :length], mask[row, :length] = example.input_ids, 1
         if example.target_mask is not None:
             targets[row, :length][example.target_mask] = example.input_ids[example.target_mask]
     generative = any(example.target_mask is not None for example in examples)
-    labels = targets if generative else np.array([example.label for example in examples], np.int64)
+    labels = targets if generative else np.zeros(shape[0], np.int64)
+    if not generative:
+        labels[: len(examples)] = [example.label for example in examples]
     owner = np.asarray(units, np.int64)
     count = int(owner.max()) + 1 if len(owner) else 0
     as_tensor = torch.from_numpy

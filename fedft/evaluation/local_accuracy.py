@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from fedft.data.formats import EncodedDataSet, EncodedExample, collate
+from fedft.data.formats import EncodedDataSet, collate
 from fedft.errors import ConfigError
 from fedft.evaluation.quality import evaluating
 from fedft.model.adapter import AdaptedModel
 from fedft.privacy.noise import gaussian
 from fedft.randomness import SecureStream
-from fedft.training.local import autocast
+from fedft.training.precision import autocast
 
 DECIMALS = 3
 """Of the released sum: what is noise is far above, and what the last bits of a float would tell is gone."""
@@ -24,18 +22,19 @@ def unit_shares(
 ) -> npt.NDArray[np.float64]:
     """Of each unit the share of its rows whose label is the model's first choice; shape (units,), each from 0 to 1.
 
-    The model classifies.
+    Guarantee: a unit's share depends on its own rows alone, in any precision: no batch has rows of two units, so none
+    is padded or rounded as another's rows ask. The model classifies.
     """
-    right = np.zeros(len(data.examples))
-    order = sorted(range(len(data.examples)), key=lambda i: -len(data.examples[i].input_ids))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        rows: Sequence[EncodedExample] = [data.examples[i] for i in chosen]
-        batch = collate(rows, model.tokenizer.pad_token_id).to(model.device)
-        with evaluating(model), autocast(model.device, precision):
-            found = model(batch).argmax(dim=1)
-        right[chosen] = (found == batch.labels).cpu().numpy()
-    return np.array([right[rows].mean() for rows in data.units])
+    shares = []
+    with evaluating(model), autocast(model.device, precision):
+        for unit in data.units:
+            right = 0
+            for start in range(0, len(unit), batch_size):
+                rows = [data.examples[row] for row in unit[start : start + batch_size]]
+                batch = collate(rows, model.tokenizer.pad_token_id).to(model.device)
+                right += int((model(batch).argmax(dim=1) == batch.labels).sum())
+            shares.append(right / len(unit))
+    return np.array(shares)
 
 
 def noised_sum(shares: npt.NDArray[np.float64], noise_multiplier: float, stream: SecureStream) -> float:

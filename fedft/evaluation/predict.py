@@ -16,7 +16,7 @@ from fedft.data.formats import EncodedExample, collate, encode_prompt
 from fedft.errors import ConfigError, DataError
 from fedft.evaluation.quality import evaluating
 from fedft.model.adapter import AdaptedModel
-from fedft.training.local import autocast
+from fedft.training.precision import autocast
 
 
 def predict_labels(

@@ -18,8 +18,8 @@ from torch import nn
 from fedft.data.formats import Batch, EncodedDataSet, EncodedExample, collate
 from fedft.errors import ConfigError, DataError
 from fedft.model.adapter import AdaptedModel
-from fedft.training.local import autocast
 from fedft.training.losses import per_example_loss, token_cross_entropy
+from fedft.training.precision import autocast
 
 Metrics = dict[str, float]
 

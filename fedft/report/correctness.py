@@ -15,9 +15,9 @@ from fedft.report.sources import Sources
 TITLE, ATTACK_TITLE = "Evidence of correctness", "The empirical audit"
 _SELF_TESTS = """
 Before its first private round each institution's process compares the per-example gradients that will be clipped with
-autograd, row by row, on made-up tokens; takes one unit out of a clipped sum and measures how much it changes, in clip
-norms; and draws noise and compares its deviation with what was asked for. A round that fails any is refused and not
-charged. Here are the worst results of this run's rounds, from the ledgers.
+autograd, row by row, and with the same gradients beside other rows, on made-up tokens; takes one unit out of a clipped
+sum and measures how much it changes, in clip norms; and draws noise and compares its deviation with what was asked for.
+A round that fails any is refused and not charged. Here are the worst results of this run's rounds, from the ledgers.
 """
 _NONE = "No ledger that was given has results of self-tests for this run."
 _NO_ATTACK = """
@@ -63,6 +63,7 @@ def _self_test(spending: Spending, run: str) -> SelfTest:
     return {
         "institution": spending.name,
         "gradient_error": worst("self_test_gradients"),
+        "independence": worst("self_test_independence"),
         "sensitivity": worst("self_test_sensitivity"),
         "noise_deviation": worst("self_test_noise"),
     }
@@ -73,6 +74,7 @@ def view(document: Document) -> str:
     head = (
         "Institution",
         "Gradients differ from autograd by",
+        "They change with other rows by",
         "Largest change by one unit, in clip norms",
         "Noise's deviation off by",
     )
@@ -80,7 +82,10 @@ def view(document: Document) -> str:
     rows = [
         [
             cell(test["institution"]),
-            *(figure(document, f"{at}/{i}/{key}") for key in ("gradient_error", "sensitivity", "noise_deviation")),
+            *(
+                figure(document, f"{at}/{i}/{key}")
+                for key in ("gradient_error", "independence", "sensitivity", "noise_deviation")
+            ),
         ]
         for i, test in enumerate(found["self_tests"])
         if test["gradient_error"] is not None
@@ -95,7 +100,7 @@ def view(document: Document) -> str:
     return section(
         TITLE,
         paragraph(" ".join((_SELF_TESTS if rows else _NONE).split())),
-        table(head, rows, numeric=(1, 2, 3)),
+        table(head, rows, numeric=(1, 2, 3, 4)),
         f"<p>{cell(words)}{smallest}{'.' if moved else ''}</p>",
         number=5,
     )

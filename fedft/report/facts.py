@@ -186,10 +186,14 @@ class Ledgers(TypedDict):
 
 
 class SelfTest(TypedDict):
-    """Of one institution in this run; the worst of its rounds. None: not in its ledger."""
+    """Of one institution in this run; the worst of its rounds. None: not in its ledger.
+
+    independence: by how much a row's gradient changed with the rows beside it.
+    """
 
     institution: str
     gradient_error: float | None
+    independence: float | None
     sensitivity: float | None
     noise_deviation: float | None
 

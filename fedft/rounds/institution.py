@@ -204,21 +204,22 @@ class Institution:
 
     def _event(self, request: RoundRequest, masked: Masked | None) -> PrivacyEvent:
         """What the round's update will be, after everything that can be checked about it without looking at a row."""
-        plan, data = request.plan, self._task_data(request.plan)
+        plan, data, terms = request.plan, self._task_data(request.plan), self.terms
         if masked is None or masked.noise is None:
-            require_batch(data.unit_count, self.terms.batch_size)
+            require_batch(data.unit_count, terms.batch_size)
         if self.guarantee is None:
             return UnprotectedRelease()
         require_delta(self.guarantee.delta, data.unit_count)
         if plan.roles not in self._tested:
             self.model.write_vector(request.adapter)  # not what an earlier training left
             draw = gaussian if masked is None or masked.noise is None else sample_discrete_gaussian
-            self._tested[plan.roles] = require_private(self.model, plan.roles, draw=draw)
+            self._tested[plan.roles] = require_private(
+                self.model, plan.roles, draw=draw, precision=terms.precision, rows=terms.physical_batch_size
+            )
         if masked is not None and masked.noise is not None:
             self._require_one_step(plan, data)
             return masked.noise.event()
-        rate = self.terms.batch_size / data.unit_count
-        return DpSgdRound(self.guarantee.noise_multiplier, rate, plan.local_steps)
+        return DpSgdRound(self.guarantee.noise_multiplier, terms.batch_size / data.unit_count, plan.local_steps)
 
     def _require_one_step(self, plan: RoundPlan, data: EncodedDataSet) -> None:
         """Of a round whose noise is added in shares."""

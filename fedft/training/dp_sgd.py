@@ -65,7 +65,8 @@ def clip_unit_gradients(
 
 
 def sum_over_units(per_row: Tensor, batch: Batch) -> Tensor:
-    """(rows, ...) -> (units, ...): a unit's gradient is the sum over its rows in the batch."""
+    """(rows, ...) -> (units, ...): a unit's gradient is the sum over its rows in the batch; blank rows are no one's."""
+    per_row = per_row[: len(batch.units)]
     if batch.unit_count == len(per_row):
         return per_row
     per_unit = per_row.new_zeros((batch.unit_count, *per_row.shape[1:]), dtype=torch.float32)

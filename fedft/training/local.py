@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ from fedft.model.adapter import AdaptedModel
 from fedft.randomness import SecureStream
 from fedft.training.dp_sgd import DpSgd, UnitDPOptimizer, clipped_gradient_sum
 from fedft.training.losses import per_example_loss
+from fedft.training.precision import Shapes, autocast, private_shapes
 from fedft.types import AdapterVector, Role
 
 Uniform = Callable[[int], npt.NDArray[np.float64]]
@@ -140,14 +142,15 @@ def train_locally(
     model.train()
     sampler = PoissonUnitSampler(len(data.units), plan.sampling_rate, uniform)
 
-    row_losses = row_losses_of(model, plan)
+    row_losses, pad_id = row_losses_of(model, plan), model.tokenizer.pad_token_id
+    shapes = None if plan.mechanism is None else private_shapes(model, plan.precision, plan.physical_batch_size)
     with ExitStack() as stack:
         optimizer = make_optimizer(parameters, plan)
         step = _make_step(model, optimizer, plan, stack)
         for number, rate in enumerate(plan.learning_rates, start=1):
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batches = physical_batches(data, sampler.draw(), plan, model.tokenizer.pad_token_id, uniform)
+            batches = physical_batches(data, sampler.draw(), plan, pad_id, uniform, shapes)
             step.step(batches, row_losses)
             if number == 1 and rate > 0 and plan.mechanism is not None:
                 _require_movement(model, start)
@@ -189,7 +192,8 @@ def sum_gradients(
     parameters = model.set_trainable(roles)
     model.train()
     drawn = PoissonUnitSampler(len(data.units), plan.sampling_rate, uniform).draw()
-    batches = physical_batches(data, drawn, plan, model.tokenizer.pad_token_id, uniform)
+    shapes = private_shapes(model, plan.precision, plan.physical_batch_size)
+    batches = physical_batches(data, drawn, plan, model.tokenizer.pad_token_id, uniform, shapes)
     sums, rejected = clipped_gradient_sum(
         model, parameters, batches, row_losses_of(model, plan), plan.mechanism.clip_norm
     )
@@ -228,16 +232,27 @@ def make_optimizer(parameters: Sequence[nn.Parameter], plan: LocalPlan) -> torch
 
 
 def physical_batches(
-    data: EncodedDataSet, units: npt.NDArray[np.int64], plan: LocalPlan, pad_id: int, uniform: Uniform
+    data: EncodedDataSet,
+    units: npt.NDArray[np.int64],
+    plan: LocalPlan,
+    pad_id: int,
+    uniform: Uniform,
+    shapes: Shapes | None = None,
 ) -> Iterator[Batch]:
-    """The drawn units in batches of at most physical_batch_size rows; a unit is never in two of them."""
+    """The drawn units in batches of at most physical_batch_size rows; a unit is never in two of them.
+
+    With ``shapes`` units of one width are together, and blank rows fill each batch up.
+    """
     rows = [_rows_of_unit(data.units[unit], plan.max_rows_per_unit, uniform) for unit in units]
-    order = sorted(range(len(rows)), key=lambda i: max(len(data.examples[r].input_ids) for r in rows[i]))
-    for positions in pack_units([len(rows[i]) for i in order], plan.physical_batch_size):
-        chosen = [rows[order[position]] for position in positions]
-        examples = [data.examples[row] for unit_rows in chosen for row in unit_rows]
-        owners = [owner for owner, unit_rows in enumerate(chosen) for _ in unit_rows]
-        yield collate(examples, pad_id, owners)
+    longest = [max(len(data.examples[r].input_ids) for r in unit_rows) for unit_rows in rows]
+    widths = [1 if shapes is None else shapes.width(tokens) for tokens in longest]
+    for width, group in groupby(sorted(range(len(rows)), key=lambda i: longest[i]), key=lambda i: widths[i]):
+        order = list(group)
+        for positions in pack_units([len(rows[i]) for i in order], plan.physical_batch_size):
+            chosen = [rows[order[position]] for position in positions]
+            examples = [data.examples[row] for unit_rows in chosen for row in unit_rows]
+            owners = [owner for owner, unit_rows in enumerate(chosen) for _ in unit_rows]
+            yield collate(examples, pad_id, owners, rows=0 if shapes is None else shapes.rows, width=width)
 
 
 def _rows_of_unit(rows: npt.NDArray[np.int64], limit: int | None, uniform: Uniform) -> npt.NDArray[np.int64]:
@@ -245,12 +260,6 @@ def _rows_of_unit(rows: npt.NDArray[np.int64], limit: int | None, uniform: Unifo
     if limit is None or len(rows) <= limit:
         return rows
     return rows[np.argsort(uniform(len(rows)))[:limit]]
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bfloat16 on a GPU unless float32 is asked for; fp16 is not offered: its loss scaling changes what is clipped."""
-    wanted = device.type == "cuda" if precision == "auto" else precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
 
 def _require_movement(model: AdaptedModel, start: AdapterVector) -> None:

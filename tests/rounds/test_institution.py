@@ -43,7 +43,9 @@ def test_what_is_charged_is_what_is_done(setup: Setup, north: Institution, ledge
     assert intent.event == DpSgdRound(GUARANTEE.noise_multiplier, BATCH / data.unit_count, 2)
     assert (intent.dataset, intent.plan_digest) == ("north", request_of(setup).plan.digest)
     tested = {name: value for name, value in intent.evidence.items() if name.startswith("self_test_")}
-    assert tested.keys() == {"self_test_gradients", "self_test_sensitivity", "self_test_noise"}
+    assert tested.keys() == {
+        "self_test_gradients", "self_test_independence", "self_test_sensitivity", "self_test_noise",
+    }  # fmt: skip
     assert {name: value for name, value in intent.evidence.items() if name not in tested} == {
         "institution": "north", "fingerprint": data.fingerprint, "units": data.unit_count, "batch_size": BATCH,
         "clip_norm": GUARANTEE.clip_norm, "delta": GUARANTEE.delta, "cap": GUARANTEE.epsilon,
