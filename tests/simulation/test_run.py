@@ -79,7 +79,7 @@ def test_a_run_folder_holds_what_is_promised(played: Played) -> None:
     names = {path.name for path in played.folder.iterdir()}
     assert names == {
         "audit.head", "audit.jsonl", "config.json", "metrics.jsonl", "checkpoints", "adapter", "institutions",
-        "summary.json",
+        "summary.json", "lock",
     }  # fmt: skip
     assert {path.name for path in (played.folder / "checkpoints").iterdir()} == {"round-0001", "round-0002", "best"}
     for name in NAMES:
