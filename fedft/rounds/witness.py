@@ -1,12 +1,13 @@
 """An institution as witness of a run: it keeps the coordinator's signed heads, and signs its own beside each answer.
 
-Guarantee: a head that is kept was signed by the coordinator, is of the run that was asked for, and goes on from those
-kept before; another history is refused before the round is charged. docs/SPEC.md, "Receipts".
+Guarantee: no round is answered without a head, and one that is kept was signed by the coordinator, is of the run that
+was asked for, and goes on from those kept before; another history is refused before the round is charged. docs/SPEC.md,
+"Receipts".
 """
 
 from __future__ import annotations
 
-from fedft.errors import ConfigError, IdentityError, LedgerError, RecordError
+from fedft.errors import IdentityError, LedgerError, RecordError
 from fedft.identity.keys import PublicKey
 from fedft.ledger.attestation import attest
 from fedft.ledger.chain import Signer
@@ -22,12 +23,12 @@ class Witness:
         self._signer, self._coordinator, self._ledger = signer, coordinator, ledger
 
     def accept(self, run: str, head: str) -> None:
-        """Keep the head that came with a request of ``run``, as a receipt; none is none.
+        """Keep the head that came with a request of ``run``, as a receipt.
 
-        Raises IdentityError for one that the coordinator did not sign, of another run, or of another history.
+        Raises IdentityError for none, one that the coordinator did not sign, of another run, or of another history.
         """
         if not head:
-            return
+            raise IdentityError("expected the head of the coordinator's log, found none: keep a log, and send its head")
         try:
             told = LogHead.open(head, self._coordinator)
         except RecordError as error:
@@ -48,8 +49,6 @@ class Witness:
     def notice(self, data: bytes) -> bytes:
         """Keep the head of a notice; the attestation's note to reply with. Raises as ``accept``, and ConfigError."""
         run, head = decode_notice(data)
-        if not head:
-            raise ConfigError("expected a head in a notice, found none: send the log's own")
         self.accept(run, head)
         return self._note(data, run, 0).encode()
 

@@ -14,7 +14,7 @@ from fedft.assembly.runs import resume_config
 from fedft.config import FederationConfig, InstitutionPolicy, load_policy
 from fedft.deployment import coordinate, rehearse
 from fedft.deployment.agent import Agent
-from fedft.deployment.coordinator import Deployment, play_on
+from fedft.deployment.coordinator import Deployment, Members, play_on
 from fedft.deployment.terms import terms_of
 from fedft.flower.local_grid import LocalGrid
 from fedft.flower.records import body_content, body_of
@@ -61,6 +61,7 @@ class Provisioned:
             store=store,
             observer=Observer(),
             terms=terms,
+            signer=Members(Deployment.read(run)).signer(),
         )
         return made.request(), terms
 

@@ -32,9 +32,8 @@ from fedft.rounds.messages import (
     decode_answer,
     decode_request,
     encode_notice,
-    encode_request,
 )
-from fedft.rounds.plan import RoundRequest, terms_digest
+from fedft.rounds.plan import terms_digest
 from fedft.simulation.run import play
 from fedft.types import Digest
 from fedft.update.release import Refusal
@@ -116,6 +115,23 @@ def test_a_coordinator_that_forks_its_log_is_refused_and_nothing_charged(private
     assert private.charges("north") == ()
 
 
+def test_a_coordinator_that_sends_no_head_is_refused_and_the_round_goes_on(private: Deployed, tmp_path: Path) -> None:
+    """It would ask without leaving a trace that the institution could show."""
+
+    def headless(body: bytes) -> bytes:
+        request, terms = decode_request(open_signed(REQUEST_LABEL, body, private.coordinator.key.public))
+        return private.agents["north"].answer(private.signed(replace(request, head=""), terms))
+
+    private.answering["north"] = headless
+    private.play(tmp_path / "run")
+    records = records_of(tmp_path / "run")
+    assert [(record["updates"], record["refused"]) for record in records] == [
+        (["south", "west"], {"north": "identity"})
+    ] * 2
+    assert private.refusals("north") == [(1, "identity"), (2, "identity")]
+    assert private.charges("north") == ()
+
+
 def test_the_same_request_is_answered_with_the_same_bytes_also_after_a_restart(
     private: Deployed, tmp_path: Path
 ) -> None:
@@ -170,7 +186,7 @@ def test_a_refusal_is_signed_by_the_institution(private: Deployed, tmp_path: Pat
     private.play(tmp_path / "run")
     request, terms = decode_request(open_signed(REQUEST_LABEL, private.asked[0], private.coordinator.key.public))
     elsewhere = replace(request.plan, cohort=("south", "west"))
-    body = seal(REQUEST_LABEL, encode_request(RoundRequest(elsewhere, request.adapter), terms), private.coordinator.key)
+    body = private.signed(replace(request, plan=elsewhere), terms)
     key = PrivateKey.load(private.homes["north"].folder / "identity.key").public
     answer = decode_answer(open_signed(ANSWER_LABEL, private.agents["north"].answer(body), key))
     assert answer == Refusal(institution="north", run=elsewhere.run, round=1, reason="wrong-plan")
@@ -225,7 +241,7 @@ def test_secure_aggregation_that_is_only_claimed_is_not_taken_for_it(private: De
     request, terms = private.request(tmp_path / "run")
     for claim in ({}, {"secure_aggregation": {"enabled": True}}):
         said = canonical({**json.loads(terms), **claim}).decode()
-        asked = RoundRequest(replace(request.plan, terms_digest=terms_digest(said)), request.adapter)
+        asked = replace(request, plan=replace(request.plan, terms_digest=terms_digest(said)))
         told = private.opened("north", north.answer(private.signed(asked, said)))
         assert isinstance(told, Refusal)
         assert told.reason == "policy"

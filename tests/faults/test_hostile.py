@@ -23,6 +23,7 @@ from fedft.identity.documents import canonical
 from fedft.identity.keys import PrivateKey
 from fedft.identity.signed import open_signed, seal
 from fedft.ledger.store import Ledger
+from fedft.records.heads import LogHead
 from fedft.rounds.messages import (
     ANSWER_LABEL,
     REQUEST_LABEL,
@@ -32,6 +33,7 @@ from fedft.rounds.messages import (
     encode_presence,
 )
 from fedft.rounds.plan import RoundRequest, terms_digest
+from fedft.types import Digest
 from fedft.update.release import Refusal
 from tests.deployment.deployed import Deployed
 from tests.faults.hostile import UPDATES, Honest
@@ -193,7 +195,9 @@ def test_a_coordinator_that_asks_for_more_than_the_policy_is_refused_and_nothing
     text = altered(terms, changes)
     number = 1 + list(ASKED_TOO_MUCH).index(case)
     plan = replace(request.plan, run=f"tiny/{number}", terms_digest=terms_digest(text))
-    answer = members.opened("north", members.agents["north"].answer(members.signed(replace(request, plan=plan), text)))
+    head = LogHead(plan.run, 2, Digest("a" * 64)).signed(members.coordinator.key)
+    asked = members.signed(replace(request, plan=plan, head=head), text)
+    answer = members.opened("north", members.agents["north"].answer(asked))
     assert isinstance(answer, Refusal)
     assert (answer.institution, answer.run, answer.round, answer.reason) == ("north", plan.run, 1, word)
     assert (1, word) in members.refusals("north")
