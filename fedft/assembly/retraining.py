@@ -22,6 +22,7 @@ from fedft.ledger.store import Ledger
 from fedft.model.checkpoint import read_checkpoint, storage_errors, whole_folder
 from fedft.records.lineage import Parent, first_sums
 from fedft.records.log import read_head
+from fedft.rounds.continual import inherit
 from fedft.rounds.run_folder import RunFolder
 
 _OF_A_LEDGER = ("", "-wal", ".head")
@@ -108,7 +109,8 @@ def _require_enough(config: FederationConfig, rest: Sequence[str]) -> None:
 
 
 def _copy(parent: Path, folder: Path, made: Parent) -> None:
-    """The state as it is, byte for byte, and a simulation's ledgers, each verified where it is now."""
+    """The state as it is, byte for byte; of a simulation its ledgers, each verified where it is now, and what was
+    consolidated up to that state."""
     if made.round:
         name = f"checkpoints/round-{made.round:04d}"
         _, manifest = read_checkpoint(parent / name)
@@ -118,6 +120,9 @@ def _copy(parent: Path, folder: Path, made: Parent) -> None:
             )
         with whole_folder(folder / name) as target:
             shutil.copytree(parent / name, target, dirs_exist_ok=True)
+    for home in sorted(parent.glob("institutions/*")):
+        if home.name not in made.without:
+            inherit(home, folder / "institutions" / home.name, made.round)
     for ledger in sorted(parent.glob(f"institutions/*/{_LEDGER}")):
         if ledger.parent.name in made.without:
             continue

@@ -8,6 +8,7 @@ release, charged before it is taken. The result stays on the institution's disk 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from fedft.errors import LedgerError
 from fedft.ledger.entries import Intent
-from fedft.model.checkpoint import read_checkpoint
+from fedft.model.checkpoint import read_checkpoint, whole_folder
 from fedft.privacy.events import GaussianRelease
 from fedft.rounds.institution import Institution
 from fedft.rounds.plan import RoundRequest
@@ -80,7 +81,7 @@ class OnlineEwc:
             return earlier
         made = accumulate(earlier, fisher, request.adapter, self._decay)
         digest = _fingerprint(fisher)
-        about = {"task_index": index, "round": request.plan.round, "fisher": digest.hex()}
+        about = {"task_index": index, "run": request.plan.run, "round": request.plan.round, "fisher": digest.hex()}
         save_consolidation(self._path(index), made, about)
         if intent is not None:
             institution.ledger.record_release(intent, digest)
@@ -92,7 +93,7 @@ class OnlineEwc:
         if plan.task_index == 0 or not isinstance(self._source, PrivateFisherTerms):
             return
         _, about = read_checkpoint(self._path(plan.task_index))
-        intent = ledger.find_intent(plan.run, about["round"], _purpose(plan.task_index))
+        intent = ledger.find_intent(about["run"], about["round"], _purpose(plan.task_index))
         if intent is not None and not any(
             entry.kind == "release" and entry.fields["intent"] == intent.sequence for entry in ledger.entries()
         ):
@@ -131,6 +132,18 @@ class OnlineEwc:
 
     def _path(self, index: int) -> Path:
         return self._folder / f"consolidation-{index}"
+
+
+def inherit(source: Path, folder: Path, round: int) -> None:
+    """Give a run that goes on from another's state after ``round`` what an institution consolidated up to there.
+
+    A look back in the round after that state was taken from the same adapter: it holds too, and is paid. Copied byte
+    for byte, once; the source stays as it is. Raises StorageError.
+    """
+    for path in sorted(source.glob("consolidation-*")):
+        if not (folder / path.name).exists() and read_checkpoint(path)[1]["round"] <= round + 1:
+            with whole_folder(folder / path.name) as target:
+                shutil.copytree(path, target, dirs_exist_ok=True)
 
 
 def shared_public_fisher(compute: Callable[[AdapterVector, int], Fisher | None]) -> PublicFisher:
