@@ -33,7 +33,7 @@ from fedft.config import FederationConfig
 from fedft.config.policy import InstitutionPolicy
 from fedft.deployment.agent_roster import AgentRoster
 from fedft.deployment.policy import dataset_for, model_for, require_allowed, require_noise
-from fedft.deployment.terms import config_of
+from fedft.deployment.terms import config_of, parent_of
 from fedft.deployment.withdrawal import Departure
 from fedft.errors import FedftError
 from fedft.identity.keys import PrivateKey, PublicKey
@@ -41,6 +41,7 @@ from fedft.identity.signed import open_signed, seal
 from fedft.ledger.chain import Signer
 from fedft.ledger.store import Ledger
 from fedft.model.adapter import AdaptedModel
+from fedft.rounds.continual import inherit
 from fedft.rounds.institution import Institution
 from fedft.rounds.masking import run_of
 from fedft.rounds.member import Member
@@ -227,7 +228,7 @@ class Agent:
             data,
             costs,
             dataset=dataset.name,
-            home=self._home(plan.run),
+            home=self._home(plan.run, parent_of(terms)),
             ledger=self._ledger,
             fisher=public_fisher_on(config, model, reference),
             member=self._member,
@@ -244,11 +245,17 @@ class Agent:
             self._model = (parts, made)
         return self._model[1]
 
-    def _home(self, run: str) -> Path:
-        """Where this run's consolidations stay. A run's name may hold what a file's may not."""
-        home = self.policy.agent.state / "runs" / hashlib.sha256(run.encode()).hexdigest()[:32]
+    def _home(self, run: str, parent: tuple[str, int] | None) -> Path:
+        """Where this run's consolidations stay, with those that it has from a parent's up to the round of its state."""
+        home = self._folder(run)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if parent is not None:
+            inherit(self._folder(parent[0]), home, parent[1])
         return home
+
+    def _folder(self, run: str) -> Path:
+        """A run's name may hold what a file's may not."""
+        return self.policy.agent.state / "runs" / hashlib.sha256(run.encode()).hexdigest()[:32]
 
     def _note(self, refusal: Refusal) -> None:
         try:

@@ -126,7 +126,7 @@ def _play(start: Callable[[FedftStrategy], object], folder: Path, events: EventW
     if has_ended(folder):
         return store.summary()
     members, parts = Members(deployment), PublicParts(config)
-    terms = terms_of(config, labels=parts.labels, base_digest=parts.model.base_digest)
+    terms = terms_of(config, labels=parts.labels, base_digest=parts.model.base_digest, parent=store.parent())
     run = str(store.config()["run"])
     events.run_started(config.federation.name, config.federation.rounds, deployment.cohort)
     coordinator = make_coordinator(

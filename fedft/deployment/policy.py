@@ -32,6 +32,7 @@ SECTIONS = frozenset(
         "continual",
         "aggregation",
         "secure_aggregation",
+        "parent",
     }
 )
 """What terms may speak of. Metrics, losses and counts are asked for by no known key."""

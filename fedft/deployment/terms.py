@@ -14,6 +14,7 @@ from fedft.config import FederationConfig, parse_config
 from fedft.config.policy import PolicyDataset
 from fedft.errors import ConfigError
 from fedft.identity.documents import canonical
+from fedft.records.lineage import Parent
 from fedft.rounds.messages import TERMS_LABEL
 
 _OWN = ("device",)
@@ -28,8 +29,10 @@ _ONLY = {
 """All that terms may say of these sections, and of [model] its digest: the rest of them is each side's own."""
 
 
-def terms_of(config: FederationConfig, *, labels: Sequence[str] | None, base_digest: str) -> str:
-    """Canonical JSON: what one needs to train, and nothing about anyone's files."""
+def terms_of(
+    config: FederationConfig, *, labels: Sequence[str] | None, base_digest: str, parent: Parent | None = None
+) -> str:
+    """Canonical JSON: what one needs to train, and nothing about anyone's files. parent: what the run goes on from."""
     body = config.model_dump(mode="json")
     return canonical(
         {
@@ -41,6 +44,7 @@ def terms_of(config: FederationConfig, *, labels: Sequence[str] | None, base_dig
             "training": {key: value for key, value in body["training"].items() if key not in _OWN},
             "privacy": body["privacy"],
             "continual": body["continual"],
+            **({} if parent is None else {"parent": {"run": parent.run, "round": parent.round}}),
         }
     ).decode()
 
@@ -50,7 +54,7 @@ def config_of(
 ) -> FederationConfig:
     """The configuration that an institution trains by. Raises ConfigError for terms that make none, or say more."""
     _require_no_more(terms)
-    sections = {key: value for key, value in terms.items() if key != "label"}
+    sections = {key: value for key, value in terms.items() if key not in ("label", "parent")}
     own = {"unit": dataset.unit, "evaluation": str(dataset.path), "on_bad_record": dataset.on_bad_record}
     if dataset.reference is not None:
         own["reference"] = str(dataset.reference)
@@ -71,6 +75,19 @@ def config_of(
         },
         folder=Path("/"),
     )
+
+
+def parent_of(terms: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Run, and round of its state, that the terms' run goes on from; None for one that begins anew.
+
+    Raises ConfigError for anything else.
+    """
+    match terms.get("parent"):
+        case None:
+            return None
+        case {"run": str(run), "round": int(round), **more} if not more and type(round) is int and round >= 0:
+            return run, round
+    raise ConfigError("expected of [parent] a run and a round in the terms, found something else: begin the run anew")
 
 
 def _own_weight(weights: object, institution: str) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ class Provisioned:
         """What the coordinator asks next in the run in this folder, and the text of its terms."""
         config, store = resume_config(run), RunFolder(run)
         parts = PublicParts(config)
-        terms = terms_of(config, labels=parts.labels, base_digest=parts.model.base_digest)
+        terms = terms_of(config, labels=parts.labels, base_digest=parts.model.base_digest, parent=store.parent())
         made = make_coordinator(
             parts,
             run=str(store.config()["run"]),
