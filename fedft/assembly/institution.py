@@ -21,6 +21,7 @@ from fedft.rounds.member import Member
 from fedft.rounds.plan import DEFAULT_TASK
 from fedft.rounds.terms import TrainingTerms
 from fedft.training.fisher import Fisher, public_fisher
+from fedft.training.self_test import SelfTest
 from fedft.types import AdapterVector, InstitutionId
 
 
@@ -54,11 +55,13 @@ def institution_of(
     on_step: Callable[[int, int], None] | None = None,
     member: Member | None = None,
     allowed_by: str = 'privacy.mode = "off"',
+    tested: dict[tuple[str, ...], SelfTest] | None = None,
 ) -> Institution:
     """The institution that answers rounds. home: keeps what must outlive it; dataset: whose budget is spent.
 
     member: needed for secure aggregation. Raises ConfigError where it is asked for and there is none. allowed_by: the
-    line that lets a run without privacy train; of the federation file, where no policy has one.
+    line that lets a run without privacy train; of the federation file, where no policy has one. tested: of one that shares
+    its model with others.
     """
     guarantee = guarantee_of(plan)
     about = {"unit": config.data.unit or "", **({} if guarantee is not None else {"allowed_by": allowed_by})}
@@ -76,6 +79,7 @@ def institution_of(
         note=lines_into(home / "log.txt"),
         masking=masking_of(config, data.section.name, member),
         about=about,
+        tested=tested,
     )
 
 

@@ -68,6 +68,8 @@ class Institution:
         None: updates leave as they are.
     about
         Further evidence of every charge: whose unit, and what allowed a release without a guarantee.
+    tested
+        Self-tests by trained roles: one object for all institutions over the same model, for it is what is tested.
 
     Raises
     ------
@@ -91,12 +93,13 @@ class Institution:
         note: Callable[[str], None] | None = None,
         masking: Masking | None = None,
         about: Mapping[str, str] = MappingProxyType({}),
+        tested: dict[tuple[str, ...], SelfTest] | None = None,
     ) -> None:
         self.name, self.model, self.data, self.dataset, self.ledger = name, model, data, dataset, ledger
         self.terms, self.guarantee, self.seed, self.about = terms, guarantee, seed, about
         self.training_seconds = 0.0
         self._consolidator, self._on_step, self._note, self._masking = consolidator, on_step, note, masking
-        self._tested: dict[tuple[str, ...], SelfTest] = {}
+        self._tested = {} if tested is None else tested
         self._learning_rates(start=0, steps=1, total=1)  # options that a schedule does not take: before any charge
 
     def answer(self, request: RoundRequest) -> bytes | Refusal:
@@ -146,6 +149,7 @@ class Institution:
         if self.ledger.find_intent(plan.run, plan.round, purpose) is None and self.guarantee is not None:
             past, cap = self.ledger.events(self.dataset), self.guarantee
             require_budget_for(past, event, epsilon=cap.epsilon, delta=cap.delta, dataset=self.dataset)
+        tested = self._tested.get(plan.roles)
         return self.ledger.record_intent(
             run=plan.run,
             round=plan.round,
@@ -153,12 +157,8 @@ class Institution:
             dataset=self.dataset,
             plan_digest=plan.digest,
             event=event,
-            evidence={**evidence_of(self, data), **self._self_test(plan), **more},
+            evidence={**evidence_of(self, data), **({} if tested is None else tested.as_evidence()), **more},
         )
-
-    def _self_test(self, plan: RoundPlan) -> Mapping[str, float]:
-        found = self._tested.get(plan.roles)
-        return {} if found is None else found.as_evidence()
 
     def _answer(self, request: RoundRequest) -> bytes:
         plan = request.plan

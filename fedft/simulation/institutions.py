@@ -53,6 +53,7 @@ def make_institution(
         fisher=fisher,
         on_step=on_step,
         member=member_of(folder, name, names, ledger) if masked else None,
+        tested=setup.tested,
     )
 
 

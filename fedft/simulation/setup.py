@@ -13,12 +13,14 @@ from fedft.config import Institution as InstitutionSection
 from fedft.data.quality import quality_report
 from fedft.errors import ConfigError
 from fedft.rounds.terms import TrainingTerms
+from fedft.training.self_test import SelfTest
 
 
 class Setup(PublicParts):
     """What every engine needs of a configuration, made once: labels, model, public rows, institutions.
 
-    without: institutions that take no part; the others have the rows that they would have beside them.
+    without: institutions that take no part; the others have the rows that they would have beside them. tested: what the
+    one model's self-tests found, for all of them.
     """
 
     def __init__(self, config: FederationConfig, without: Sequence[str] = ()) -> None:
@@ -27,6 +29,7 @@ class Setup(PublicParts):
         self._shares = {name: share for name, share in deal(config, self.labels).items() if name not in self.without}
         _require_quorum(config.federation.min_institutions, len(self._shares))
         self._institutions: dict[str, InstitutionData] = {}
+        self.tested: dict[tuple[str, ...], SelfTest] = {}
         _ = self.model, self.evaluation, self.reference  # what is wrong with them is said before anything is planned
 
     @property
