@@ -60,8 +60,8 @@ def institution_of(
     """The institution that answers rounds. home: keeps what must outlive it; dataset: whose budget is spent.
 
     member: needed for secure aggregation. Raises ConfigError where it is asked for and there is none. allowed_by: the
-    line that lets a run without privacy train; of the federation file, where no policy has one. tested: of one that shares
-    its model with others.
+    line that lets a run without privacy train; of the federation file, where no policy has one. tested: of one
+    that shares its model with others.
     """
     guarantee = guarantee_of(plan)
     about = {"unit": config.data.unit or "", **({} if guarantee is not None else {"allowed_by": allowed_by})}
