@@ -96,7 +96,8 @@ def play(folder: Path, coordinator: Coordinator, observer: Observer, *, superlin
     if ended is not None and ended[0] == "failed":
         raise FederationError(str(ended[1][0]))
     raise FederationError(
-        "expected the ServerApp to play the run to its end, found it gone: see the SuperExec's log, then resume"
+        "expected the ServerApp to play the run to its end, found it gone: see the SuperExec's log, then resume; if "
+        "the SuperLink's database is new, fedft provision register comes first"
     )
 
 
